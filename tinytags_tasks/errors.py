@@ -20,6 +20,9 @@ one place (``dags/tinytags_airflow.py``); the command line prints one line for a
 message says what is wrong, where (file, block, offset), and what to do about it.
 """
 
+import ssl
+from collections.abc import Iterator
+
 
 class TinyTagsError(Exception):
     """Base class of everything that TinyTags raises deliberately."""
@@ -94,6 +97,36 @@ def explained(error: FinalError, message: str) -> FinalError:
     made: FinalError = kind(message)
     made.__cause__ = error
     return made
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error, and what led to it, however a library has wrapped it; the innermost comes last."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        nested = (argument for argument in cause.args if isinstance(argument, BaseException))
+        cause = cause.__cause__ or cause.__context__ or next(nested, None)
+
+
+def refused_certificate(error: BaseException, where: str, engine: str) -> FinalError | None:
+    """Return what the error of a connection means if it is the server's certificate; None if it is not.
+
+    Parameters
+    ----------
+    error
+        As the client raised it.
+    where
+        The address of what was asked for.
+    engine
+        The server's name, for people.
+    """
+    for cause in causes(error):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return FinalError(
+                f"{where}: the certificate of {engine} is not valid ({type(cause).__name__}: {cause}); name the file "
+                "of its authority in SSL_CERT_FILE"
+            )
+    return None
 
 
 def http_status(error: TinyTagsError) -> int:

@@ -22,11 +22,23 @@ DAGS, PLUGINS, SOLR = _PARTS / "dags", _PARTS / "plugins", _PARTS / "solr"
 NO_DAGS = ".airflowignore"
 """The file among the Dags that lists those files which hold none."""
 
+LOADER_PREFIX = "load_"
+"""How the files begin that ``tinytags dags install`` writes, before the name of the Dag's file."""
+
 
 def dag_files() -> list[Path]:
     """Return the files that hold Dags, sorted."""
     others = set((DAGS / NO_DAGS).read_text().split())
     return sorted(path for path in DAGS.glob("*.py") if path.name not in others)
+
+
+def dag_of_file(path: str) -> str:
+    """Return which of these Dags Airflow reads from a file; empty if the file is none of TinyTags'.
+
+    It is the Dag's own file, or the one that ``tinytags dags install`` wrote.
+    """
+    dag = Path(path).stem.removeprefix(LOADER_PREFIX)
+    return dag if any(file.stem == dag for file in dag_files()) else ""
 
 
 def python_path() -> str:

@@ -2,6 +2,8 @@
 
 import datetime
 import ipaddress
+import ssl
+from http.server import HTTPServer
 from pathlib import Path
 
 from cryptography import x509
@@ -28,3 +30,10 @@ def make_certificate(folder: Path) -> Path:
     path = folder / "pictures.pem"
     path.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
     return path
+
+
+def speak_tls(server: HTTPServer, certificate: Path) -> None:
+    """Let a server speak TLS from now on."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    server.socket = context.wrap_socket(server.socket, server_side=True)

@@ -56,6 +56,7 @@ def test_clocks_that_differ_are_told(ahead, verdict):
 
 STATE = {"tag.HAState": "active", "NumLiveDataNodes": 2, "NumDeadDataNodes": 0, "MissingBlocks": 0}
 INFO = {"SoftwareVersion": "3.5.0", "Safemode": ""}
+LOST = {"MissingBlocks": 3}
 
 
 @pytest.mark.parametrize(
@@ -64,7 +65,11 @@ INFO = {"SoftwareVersion": "3.5.0", "Safemode": ""}
         ({}, {}, ("DataNodes", "ok")),
         ({"Safemode": "Safe mode is ON. It was turned on manually."}, {}, ("safe mode", "fails")),
         ({"SoftwareVersion": "2.7.1"}, {}, ("version", "warning")),
-        ({}, {"MissingBlocks": 3}, ("blocks", "fails")),
+        ({}, LOST, ("blocks", "warning")),
+        ({"CorruptFiles": "N/A"}, LOST, ("blocks", "warning")),
+        ({"CorruptFiles": r'["blk_1\t3\t/theirs/a", "blk_2\t3\t/tinytags2/a"]'}, LOST, ("blocks", "warning")),
+        ({"CorruptFiles": r'["blk_1\t3\t/theirs/a", "blk_2\t3\t/tinytags/runs/a"]'}, LOST, ("blocks", "fails")),
+        ({"CorruptFiles": r'["blk_1\t/tinytags/runs/a"]'}, LOST, ("blocks", "fails")),
         ({}, {"UnderReplicatedBlocks": 3}, ("blocks", "warning")),
         ({}, {"NumLiveDataNodes": 0}, ("DataNodes", "fails")),
         ({}, {"NumDeadDataNodes": 1}, ("DataNodes", "warning")),
@@ -75,7 +80,7 @@ INFO = {"SoftwareVersion": "3.5.0", "Safemode": ""}
 def test_what_the_name_node_says_is_judged(monkeypatch, info, state, expected):
     beans = {"NameNodeInfo": INFO | info, "FSNamesystem": STATE | state}
     monkeypatch.setattr(hdfs, "get_json", lambda url, qry, **_: {"beans": [beans[qry.rpartition("=")[2]]]})
-    findings = list(hdfs._name_nodes(["http://namenode:9870"]))
+    findings = list(hdfs._name_nodes(["http://namenode:9870"], store="/tinytags"))
     assert expected in verdicts(findings)
     assert all(finding.remedy for finding in findings if finding.verdict != "ok")
 
@@ -133,11 +138,11 @@ def test_the_store_is_written_read_and_left_as_it_was(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def cluster(state: str, leader: str):
+def cluster(state: str, leader: str, name: str = "tinytags-run"):
     replica = {"state": state, "leader": leader, "core": "run_shard1_replica_n1"}
     other = {"state": "active", "core": "run_shard1_replica_n2"}
     shard = {"state": "active", "replicas": {"one": replica, "two": other}}
-    return {"cluster": {"live_nodes": ["a"], "collections": {"run": {"shards": {"shard1": shard}}}}}
+    return {"cluster": {"live_nodes": ["a"], "collections": {name: {"shards": {"shard1": shard}}}}}
 
 
 @pytest.mark.parametrize(
@@ -154,6 +159,25 @@ def test_what_solr_says_of_its_replicas_is_judged(state, leader, replicas, expec
         settings = Settings(solr_replicas=replicas)
         runtime = SimpleNamespace(settings=settings, solr=SolrClient(server.url, pauses_seconds=()))
         assert expected in verdicts(solr._replicas(runtime))
+
+
+@pytest.mark.parametrize(
+    ("name", "verdict"),
+    [
+        ("tinytags-animals-0123456789ab", "fails"),
+        ("published-by-hand", "fails"),
+        ("theirs", "warning"),
+        ("tinytags", "warning"),
+        ("their-tinytags-run", "warning"),
+    ],
+)
+def test_a_leader_that_is_lost_to_somebody_else_stops_no_run(name, verdict):
+    with RecordedSolr() as server:
+        server.will_answer((200, cluster("down", "true", name)))
+        server.will_answer((200, {"aliases": {"tinytags": "tinytags-other,published-by-hand", "more": "theirs"}}))
+        runtime = SimpleNamespace(settings=Settings(), solr=SolrClient(server.url, pauses_seconds=()))
+        [found] = [each for each in solr._replicas(runtime) if "no live leader" in each.text]
+    assert (found.verdict, f"{name}/shard1" in found.text, bool(found.remedy)) == (verdict, True, True)
 
 
 def test_a_solr_without_zookeeper_is_of_no_use():

@@ -10,6 +10,7 @@ from urllib.parse import parse_qs
 
 import pytest
 import recorded_solr
+from certificates import make_certificate, speak_tls
 
 from tinytags_tasks.clients.solr import SolrClient
 from tinytags_tasks.clients.solr_http import (
@@ -31,6 +32,18 @@ def test_a_busy_solr_is_asked_again(solr, client, status):
     solr.will_answer((status, b"wait"), (status, {}), (200, {"collections": ["b", "a"]}))
     assert client.collections() == ["a", "b"]
     assert len(solr.asked) == 3
+
+
+def test_an_authority_of_ones_own_is_named_by_a_variable_and_a_wrong_one_is_not_waited_for(solr, monkeypatch, tmp_path):
+    certificate = make_certificate(tmp_path)
+    speak_tls(solr.server, certificate)
+    url = solr.url.replace("http", "https")
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    with pytest.raises(FinalError, match=r"certificate of Solr is not valid .*file of its authority in SSL_CERT_FILE"):
+        SolrClient(url, pauses_seconds=(60,)).collections()
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    solr.will_answer((200, {"collections": ["a"]}))
+    assert SolrClient(url).collections() == ["a"]
 
 
 @pytest.mark.parametrize(

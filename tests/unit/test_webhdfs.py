@@ -1,10 +1,9 @@
 """Calls that the ``hdfs`` package has no method for, and responses that are not from HDFS."""
 
-import ssl
 
 import pytest
 import requests
-from certificates import make_certificate
+from certificates import make_certificate, speak_tls
 from hdfs import HdfsError
 from name_nodes import DONE, FILE, HALF, RESET, name_node, refusal
 
@@ -184,10 +183,8 @@ def test_a_login_that_is_answered_is_no_refusal():
 
 def test_an_authority_of_ones_own_is_named_by_a_variable(monkeypatch, tmp_path):
     certificate = make_certificate(tmp_path)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
     with name_node(GETFILESTATUS=FILE) as server:
-        server.socket = context.wrap_socket(server.socket, server_side=True)
+        speak_tls(server, certificate)
         server.url = server.url.replace("http", "https")
         monkeypatch.delenv("SSL_CERT_FILE", raising=False)
         with pytest.raises(

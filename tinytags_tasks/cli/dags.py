@@ -30,15 +30,17 @@ def install(
     ] = None,
 ) -> None:
     """Write a file for each Dag that loads it from this package, so that an upgrade of the package is enough."""
-    from tinytags_tasks.parts import dag_files
+    from tinytags_tasks.parts import LOADER_PREFIX, dag_files
 
     folder = (folder or _dags_folder()).expanduser().absolute()
-    wanted = {f"load_{file.stem}.py": _LOADER.format(first_line=_FIRST_LINE, dag=file.stem) for file in dag_files()}
+    wanted = {
+        f"{LOADER_PREFIX}{file.stem}.py": _LOADER.format(first_line=_FIRST_LINE, dag=file.stem) for file in dag_files()
+    }
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in wanted.items():
             _write(folder / name, text)
-        for path in folder.glob("load_tinytags*.py"):
+        for path in folder.glob(f"{LOADER_PREFIX}tinytags*.py"):
             if path.name not in wanted and path.read_text().startswith(_FIRST_LINE):
                 path.unlink()  # of a Dag that there was once
     except OSError as error:

@@ -4,6 +4,8 @@ Reference: https://airflow.apache.org/docs/apache-airflow/stable/stable-rest-api
 """
 
 import json
+import os
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,11 +14,20 @@ from typing import Any
 
 import httpx
 
-from tinytags_tasks.errors import BadInputError, EngineDownError, FinalError, MissingError, TransientError
-from tinytags_tasks.secrecy import without_password
+from tinytags_tasks.errors import (
+    BadInputError,
+    EngineDownError,
+    FinalError,
+    MissingError,
+    TransientError,
+    refused_certificate,
+)
+from tinytags_tasks.parts import dag_of_file
+from tinytags_tasks.secrecy import without_password, without_secrets
 
 _PAGE = 100
 _LONGEST_PAUSE_SECONDS = 30.0
+_NOT_AIRFLOW = "as a proxy does; set TINYTAGS_AIRFLOW_URL to the address at which Airflow itself answers"
 _ENDED = {"success", "failed", "upstream_failed", "skipped", "removed"}
 
 
@@ -60,15 +71,22 @@ class AirflowClient:
     Parameters
     ----------
     url
-        The API server's address. Messages show it without a password.
+        The API server's address. A user in it is left out: Airflow wants a token.
     user, password
         The user's name and password.
+
+    Raises
+    ------
+    BadInputError
+        If the address is https, and ``SSL_CERT_FILE`` names no file with certificates.
     """
 
     def __init__(self, url: str, user: str, password: str) -> None:
-        self.url = without_password(url.rstrip("/"))
+        self.url = without_password(url).rstrip("/")
         self._credentials = {"username": user, "password": password}
-        self._http = httpx.Client(base_url=url.rstrip("/"), timeout=30, trust_env=False)
+        verify = _authorities() if self.url.startswith("https:") else True
+        # trust_env would also use a proxy from the environment
+        self._http = httpx.Client(base_url=self.url, timeout=30, trust_env=False, verify=verify)
 
     def _log_in(self) -> None:
         answer = self._send("POST", "/auth/token", self._credentials)
@@ -77,12 +95,17 @@ class AirflowClient:
                 f"{self.url}: Airflow rejects user {self._credentials['username']}: "
                 "check TINYTAGS_AIRFLOW_USER and TINYTAGS_AIRFLOW_PASSWORD"
             )
-        self._http.headers["Authorization"] = f"Bearer {self._checked(answer, '/auth/token')['access_token']}"
+        token = self._checked(answer, "/auth/token").get("access_token")
+        if not token:
+            raise FinalError(f"{self.url}/auth/token: answers {answer.status_code} without a token, {_NOT_AIRFLOW}")
+        self._http.headers["Authorization"] = f"Bearer {token}"
 
     def _send(self, method: str, path: str, body: Mapping[str, Any] | None, **query: str | int) -> httpx.Response:
         try:
             return self._http.request(method, path, json=body, params=query)
         except httpx.HTTPError as error:
+            if refused := refused_certificate(error, self.url, "Airflow"):
+                raise refused from error
             raise EngineDownError(
                 f"{self.url}: Airflow does not answer; see `tinytags status`, start it with `tinytags up` "
                 f"or check TINYTAGS_AIRFLOW_URL ({error or type(error).__name__})",
@@ -90,18 +113,21 @@ class AirflowClient:
             ) from error
 
     def _checked(self, answer: httpx.Response, path: str) -> dict[str, Any]:
+        if answer.is_redirect:
+            place = without_secrets(answer.headers.get("location", "nowhere"))
+            raise FinalError(f"{self.url}{path}: redirects to {place}, {_NOT_AIRFLOW}")
+        found = _object_in(answer)
         if answer.status_code >= 400:
-            try:
-                detail = answer.json().get("detail", answer.text)
-            except ValueError:
-                detail = answer.text
+            detail = (found or {}).get("detail", answer.text)
             message = f"{self.url}{path}: Airflow answers {answer.status_code} ({str(detail)[:500]})"
             if answer.status_code == 404:
                 raise MissingError(message)
             if answer.status_code >= 500 or answer.status_code == 429:
                 raise TransientError(message)
             raise FinalError(message)
-        found: dict[str, Any] = answer.json() if answer.content else {}
+        if found is None:
+            kind = answer.headers.get("content-type", "an unknown type")
+            raise FinalError(f"{self.url}{path}: answers {answer.status_code} with {kind}, not JSON, {_NOT_AIRFLOW}")
         return found
 
     def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None, **query: str | int) -> dict[str, Any]:
@@ -121,7 +147,7 @@ class AirflowClient:
         FinalError
             If the file cannot be imported.
         TransientError
-            If Airflow still does not know it after the timeout.
+            If Airflow still does not know it after the timeout; what other files it cannot import is said then.
         """
         deadline = time.monotonic() + timeout_seconds
         while True:
@@ -129,18 +155,21 @@ class AirflowClient:
                 self._ask("GET", f"/api/v2/dags/{dag}")
                 return
             except MissingError as error:
-                for file, reason in self.import_errors().items():
-                    raise FinalError(f"Airflow cannot import {file}: {reason}") from error
+                broken = self.import_errors()
+                for file, reason in broken.items():
+                    if dag_of_file(file) == dag:
+                        raise FinalError(f"Airflow cannot import {file}: {reason}") from error
                 if time.monotonic() > deadline:
+                    others = f" (it cannot import {', '.join(sorted(broken)[:5])})" if broken else ""
                     raise TransientError(
-                        f"{self.url}: Airflow still does not know the Dag {dag} after {timeout_seconds:g} s; "
+                        f"{self.url}: Airflow still does not know the Dag {dag} after {timeout_seconds:g} s{others}; "
                         "see the log of airflow-dag-processor"
                     ) from error
             time.sleep(1)
 
     def import_errors(self) -> dict[str, str]:
         """Return why each Dag file that cannot be imported cannot: the last line of its error, by its name."""
-        broken = self._ask("GET", "/api/v2/importErrors")["import_errors"]
+        broken = self._ask("GET", "/api/v2/importErrors", limit=_PAGE)["import_errors"]
         return {str(each["filename"]): str(each["stack_trace"]).strip().splitlines()[-1] for each in broken}
 
     def version(self) -> str:
@@ -287,6 +316,28 @@ class AirflowClient:
                     f"run {run} failed in {len(failed)} task{'s' if len(failed) != 1 else ''}: " + "; ".join(reasons)
                 )
             time.sleep(max(pause_seconds, min(10 * (last_answer - asked), _LONGEST_PAUSE_SECONDS)))
+
+
+def _authorities() -> ssl.SSLContext:
+    """Return what certificates are checked with, as for OpenID: the file that SSL_CERT_FILE names, or certifi's."""
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:
+        raise BadInputError(
+            f"SSL_CERT_FILE={os.environ.get('SSL_CERT_FILE', '')}: cannot be read as certificates ({error}); name the "
+            "PEM file of the authority"
+        ) from error
+
+
+def _object_in(answer: httpx.Response) -> dict[str, Any] | None:
+    """Return the JSON object that an answer holds, or an empty one if it need not hold any; None if it lacks it."""
+    if answer.status_code == httpx.codes.NO_CONTENT:
+        return {}
+    try:
+        found = answer.json()
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _seconds(stamp: str | None) -> float | None:

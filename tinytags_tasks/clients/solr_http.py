@@ -17,7 +17,14 @@ import orjson
 import urllib3
 
 from tinytags_tasks.clients import javabin_answer
-from tinytags_tasks.errors import BadInputError, EngineDownError, FinalError, MissingError, TransientError
+from tinytags_tasks.errors import (
+    BadInputError,
+    EngineDownError,
+    FinalError,
+    MissingError,
+    TransientError,
+    refused_certificate,
+)
 from tinytags_tasks.settings import Login, SolrRole
 
 CONNECTIONS = 2
@@ -167,7 +174,7 @@ class SolrHttp:
         NotSolrError
             If the response is not from Solr.
         FinalError
-            If Solr rejects the request for another reason.
+            If Solr rejects the request for another reason, or its certificate is not valid.
         """
         return self._repeated(lambda: self._request_once(path, parameters, body, mime))
 
@@ -221,6 +228,8 @@ class SolrHttp:
                 pool_timeout=self._turn_seconds,
             )
         except urllib3.exceptions.HTTPError as error:
+            if refused := refused_certificate(error, self.url, SOLR):
+                raise refused from error
             raise EngineDownError(
                 f"{self.url}: Solr does not answer; see `tinytags status`, start it with `tinytags up` "
                 f"or check TINYTAGS_SOLR_URL ({type(error).__name__})",

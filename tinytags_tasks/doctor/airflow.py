@@ -7,6 +7,7 @@ from datetime import datetime
 from tinytags_tasks.airflow_names import HDFS, SOLR, SPARK
 from tinytags_tasks.clients.airflow import AirflowClient
 from tinytags_tasks.doctor.finding import Area, Finding
+from tinytags_tasks.parts import dag_of_file
 from tinytags_tasks.runtime import Runtime
 
 NEEDED_MAP_LENGTH = 1024
@@ -52,7 +53,11 @@ def _server(client: AirflowClient) -> Iterator[Finding]:
 
 def _dags(client: AirflowClient) -> Iterator[Finding]:
     for file, reason in client.import_errors().items():
-        yield _area.fails("dags", f"{file} cannot be imported: {reason}", "install what it lacks, or correct it")
+        text = f"{file} cannot be imported: {reason}"
+        if dag_of_file(file):
+            yield _area.fails("dags", text, "install what it lacks, or correct it")
+        else:
+            yield _area.warning("dags", text, "tell its owner; it is no Dag of TinyTags")
     if client.is_paused(_DAG):
         yield _area.warning("dags", f"{_DAG} is paused, so its runs wait", f"`airflow dags unpause {_DAG}`")
     else:

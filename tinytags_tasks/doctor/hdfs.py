@@ -1,5 +1,6 @@
 """HDFS: the NameNodes, safe mode, DataNodes and copies, and whether the store can be written and read."""
 
+import json
 import os
 import socket
 import time
@@ -35,7 +36,7 @@ def examine_hdfs(runtime: Runtime) -> Iterator[Finding]:
         yield from ticket
         if _lacks_kerberos(ticket):
             return
-    name_nodes = list(_area.each("NameNode", lambda: _name_nodes(urls, kerberos)))
+    name_nodes = list(_area.each("NameNode", lambda: _name_nodes(urls, kerberos, runtime.settings.store)))
     yield from name_nodes
     if _lacks_kerberos(name_nodes):
         return
@@ -61,7 +62,7 @@ def _ticket() -> Iterator[Finding]:
         yield _area.ok("kerberos", text)
 
 
-def _name_nodes(urls: list[str], kerberos: bool = False) -> Iterator[Finding]:
+def _name_nodes(urls: list[str], kerberos: bool = False, store: str = "/") -> Iterator[Finding]:
     """Yield what every NameNode says of HDFS, or that a gateway is in front of it; one of a pair must be active."""
     silent: list[str] = []
     roles: dict[str, str] = {}
@@ -84,7 +85,7 @@ def _name_nodes(urls: list[str], kerberos: bool = False) -> Iterator[Finding]:
             )
             continue
         roles[host] = str(state.get("tag.HAState") or "active")
-        yield from _about(host, roles[host], info, state, is_one_of_several=len(urls) > 1)
+        yield from _about(host, roles[host], info, state, is_one_of_several=len(urls) > 1, store=store)
     if roles and "active" not in roles.values():
         yield _none_active(roles, silent, is_alone=len(urls) == 1)
     if len(silent) == len(urls):
@@ -113,7 +114,7 @@ def _bean(url: str, name: str, kerberos: bool) -> dict[str, object]:
 
 
 def _about(
-    host: str, role: str, info: dict[str, object], state: dict[str, object], *, is_one_of_several: bool
+    host: str, role: str, info: dict[str, object], state: dict[str, object], *, is_one_of_several: bool, store: str
 ) -> Iterator[Finding]:
     yield _area.ok("NameNode", f"{host} is {role}" if is_one_of_several or role != "active" else f"{host} answers")
     version = str(info.get("SoftwareVersion") or info.get("Version") or "").partition(",")[0]
@@ -135,9 +136,7 @@ def _about(
         yield _area.ok("safe mode", f"{host} is not in safe mode")
     missing, under = (int(str(state.get(name) or 0)) for name in ("MissingBlocks", "UnderReplicatedBlocks"))
     if missing:
-        yield _area.fails(
-            "blocks", f"{missing:,} blocks have no copy", "start the DataNodes that hold them, or see `hdfs fsck /`"
-        )
+        yield _lost(missing, str(info.get("CorruptFiles")), store.rstrip("/"))
     elif under:
         yield _area.warning("blocks", f"{under:,} blocks lack copies", "add DataNodes, or lower the replication")
     live = int(str(state.get("NumLiveDataNodes") or 0))
@@ -147,6 +146,37 @@ def _about(
         yield _area.warning("DataNodes", f"{live} alive, {dead} dead", "start those, or take them out of HDFS")
     else:
         yield _area.ok("DataNodes", f"{live} alive")
+
+
+def _lost(blocks: int, files: str, store: str) -> Finding:
+    """Return what it means that blocks are lost.
+
+    Parameters
+    ----------
+    blocks
+        How many.
+    files
+        JSON: for each of up to a hundred of them, the NameNode says what block it is, and after a tab of what file.
+    store
+        The store's folder.
+    """
+    remedy = "start the DataNodes that hold them"
+    try:
+        paths = {each.rpartition("\t")[2] for each in json.loads(files)}
+    except ValueError:  # a router says N/A
+        paths = set()
+    if ours := sorted(path for path in paths if path.startswith(f"{store}/")):
+        which = f"{', '.join(ours[:3])}{' …' if len(ours) > 3 else ''}"
+        return _area.fails(
+            "blocks",
+            f"{blocks:,} blocks have no copy, some of the store's: {which}",
+            f"{remedy}; if they are gone, `tinytags corpus verify` and `tinytags audit` say what to make again",
+        )
+    return _area.warning(
+        "blocks",
+        f"{blocks:,} blocks have no copy; HDFS names no file of {store or '/'} among theirs",
+        f"{remedy}; `hdfs fsck {store or '/'} -list-corruptfileblocks` says whether the store misses any",
+    )
 
 
 def _write_and_read(storage: Storage) -> Iterator[Finding]:

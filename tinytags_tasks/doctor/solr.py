@@ -11,6 +11,7 @@ from tinytags_tasks.doctor.finding import Area, Finding
 from tinytags_tasks.errors import EngineDownError
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.settings import SolrRole
+from tinytags_tasks.store import layout
 
 KNOWN = ("9", "10")
 """The major versions that TinyTags speaks with."""
@@ -79,21 +80,31 @@ def _replicas(runtime: Runtime) -> Iterator[Finding]:
             "a node",
             "start more nodes, or ask for fewer replicas",
         )
-    leaderless, resting = [], []
+    live = (runtime.solr.aliases().get(settings.alias) or "").split(",")
+    leaderless: list[str] = []
+    of_others: list[str] = []
+    resting: list[str] = []
     for name, collection in (cluster.get("collections") or {}).items():
-        leaderless += [f"{name}/{shard}" for shard in leaderless_shards(collection)]
+        is_ours = name in live or layout.run_of_collection(name)
+        (leaderless if is_ours else of_others).extend(f"{name}/{shard}" for shard in leaderless_shards(collection))
         resting += [f"{name}/{replica}" for replica in resting_replicas(collection)]
     if leaderless:
-        yield _area.fails(
+        yield _area.fails("replicas", f"no live leader: {_some(leaderless)}", "start the nodes that hold these shards")
+    if of_others:
+        yield _area.warning(
             "replicas",
-            f"no live leader: {', '.join(leaderless[:5])}{' …' if len(leaderless) > 5 else ''}",
-            "start the nodes that hold these shards",
+            f"no live leader, in collections that are not TinyTags': {_some(of_others)}",
+            "tell their owner; TinyTags does not need them",
         )
     if resting:
         yield _area.warning(
             "replicas",
-            f"not active: {', '.join(resting[:5])}{' …' if len(resting) > 5 else ''}",
+            f"not active: {_some(resting)}",
             "start their nodes; until then, the other replicas serve alone",
         )
-    if not leaderless and not resting:
+    if not (leaderless or of_others or resting):
         yield _area.ok("replicas", f"{len(nodes)} nodes; every shard has its leader, every replica is active")
+
+
+def _some(names: list[str]) -> str:
+    return f"{', '.join(names[:5])}{' …' if len(names) > 5 else ''}"

@@ -2,15 +2,22 @@
 
 import http.client
 import socket
-import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 import requests
 import urllib3
 from hdfs import HdfsError
 
-from tinytags_tasks.errors import EngineDownError, FinalError, MissingError, TinyTagsError, TransientError
+from tinytags_tasks.errors import (
+    EngineDownError,
+    FinalError,
+    MissingError,
+    TinyTagsError,
+    TransientError,
+    causes,
+    refused_certificate,
+)
 from tinytags_tasks.secrecy import without_secrets
 from tinytags_tasks.store.kerberos import KdcAwayError, KerberosError
 
@@ -107,11 +114,8 @@ def translate(
         return EngineDownError(f"{where}: {error}", HDFS)
     if isinstance(error, KerberosError):
         return FinalError(f"{where}: {error}")
-    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error)):
-        return FinalError(
-            f"{where}: the certificate of HDFS is not valid ({reason(error)}); name the file of its authority in "
-            "SSL_CERT_FILE"
-        )
+    if refused := refused_certificate(error, where, HDFS):
+        return refused
     if isinstance(error, requests.ConnectionError | requests.Timeout | RedirectFailedError):
         node = problem_of_datanode(error, urls)
         host = _host(str(error.request.url)) if error.request is not None else ""
@@ -185,7 +189,7 @@ def strip_secrets(error: Exception) -> None:
 
     With Kerberos, the address of a DataNode has a token that opens HDFS.
     """
-    for cause in _causes(error):
+    for cause in causes(error):
         cause.args = tuple(without_secrets(part) if isinstance(part, str) else part for part in cause.args)
 
 
@@ -197,7 +201,7 @@ def problem_of_datanode(error: requests.RequestException, urls: Sequence[str]) -
     host = _host(str(error.request.url)) if error.request is not None else ""
     if not host or host in map(_host, urls):
         return ""
-    if any(isinstance(cause, socket.gaierror | urllib3.exceptions.NameResolutionError) for cause in _causes(error)):
+    if any(isinstance(cause, socket.gaierror | urllib3.exceptions.NameResolutionError) for cause in causes(error)):
         return (
             f"the name of the DataNode {host}, to which the NameNode redirects, cannot be resolved here; add it to the "
             "DNS or to /etc/hosts, or set dfs.datanode.hostname to a name that is known here"
@@ -211,7 +215,7 @@ def _host(url: str) -> str:
 
 def reason(error: Exception) -> str:
     """Return the innermost cause of a connection error, without the object addresses that requests prints."""
-    *_, cause = _causes(error)
+    *_, cause = causes(error)
     return f"{type(cause).__name__}: {cause}"
 
 
@@ -219,14 +223,3 @@ def received_bytes(error: urllib3.exceptions.HTTPError) -> int:
     """Return how many bytes of a response arrived before it stopped."""
     partial = next((cause.partial for cause in error.args if isinstance(cause, http.client.IncompleteRead)), 0)
     return len(partial) if isinstance(partial, bytes) else int(partial)
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    cause: BaseException | None = error
-    while cause is not None:
-        yield cause
-        cause = cause.__cause__ or cause.__context__ or next(_nested(cause), None)
-
-
-def _nested(error: BaseException) -> Iterator[BaseException]:
-    return (argument for argument in error.args if isinstance(argument, BaseException))

@@ -18,6 +18,8 @@ from small_run import MODEL, SparkHere, pictures, publish_model, quiet
 from tinytags_tasks import services
 from tinytags_tasks.corpus.definition import make_definition
 from tinytags_tasks.corpus.formats.tiny_images import IMAGE_BYTES, to_column_major
+from tinytags_tasks.doctor.finding import Finding
+from tinytags_tasks.doctor.hdfs import _name_nodes as examine_name_nodes
 from tinytags_tasks.errors import CorruptError, FinalError, TransientError
 from tinytags_tasks.index.step import IndexRequest, index_blocks, prepare_collection
 from tinytags_tasks.ingest.step import ingest_corpus
@@ -100,6 +102,23 @@ def test_a_flipped_byte_is_named_with_its_offset_and_block_and_all_others_are_re
         assert store.storage.read(path, 0, good) == content[:good]
     if chunk + 512 < len(content):
         assert store.storage.read(path, chunk + 512) == content[chunk + 512 :]
+
+
+def test_the_doctor_fails_for_a_lost_block_of_the_store_and_warns_of_one_of_others(store: Runtime) -> None:
+    path = layout.shard_file(CORPUS, 0)
+    flip(store, path, 0)
+    with pytest.raises(CorruptError):
+        store.storage.read(path)
+    url, root = store.settings.address("webhdfs_url"), store.settings.store
+
+    def lost(folder: str) -> list[Finding]:
+        found = examine_name_nodes([url], store=folder)
+        return [each for each in found if each.subject == "blocks" and "have no copy" in each.text]
+
+    [ours] = wait_for(lambda: lost(root))  # the NameNode's figures are some seconds old
+    [of_others] = lost("/elsewhere")
+    assert (ours.verdict, of_others.verdict) == ("fails", "warning")
+    assert f"{root}/{path}" in ours.text
 
 
 @pytest.mark.parametrize("times", [1, 3], ids=["once", "each time"])
