@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from tinytags_tasks.clients.spark import open_session, spark_errors
 from tinytags_tasks.clients.spark_workers import (
     CLIENT,
-    SENT,
     Worker,
     ask_workers,
     code_hash,
@@ -49,7 +48,7 @@ def _executors(workers: list[Worker]) -> Iterator[Finding]:
     remedy = "install it there, or set TINYTAGS_SPARK_SEND_CODE=1; for dependencies, TINYTAGS_SPARK_ARCHIVE"
     if lacking := sorted({worker.host for worker in workers if not worker.code}):
         yield _area.fails("executors", f"their Python lacks TinyTags: {', '.join(lacking)}", remedy)
-    elif other := sorted({worker.host for worker in workers if worker.code not in (code_hash(), SENT)}):
+    elif other := sorted({worker.host for worker in workers if worker.code != code_hash()}):
         yield _area.fails("executors", f"their Python has another version of TinyTags: {', '.join(other)}", remedy)
     elif problem := next((f"{worker.host}: {worker.problem}" for worker in workers if worker.problem), ""):
         yield _area.fails("executors", problem, remedy)
