@@ -78,7 +78,7 @@ def test_a_worker_that_keeps_the_older_version_is_refused_each_time(packed_alone
     importlib.import_module("packed_alone")
     session = Session(tmp_path)
     for _ in range(2):
-        with pytest.raises(FinalError, match=r"still run another version of TinyTags.*leave session_id out"):
+        with pytest.raises(FinalError, match=r"still run another version of TinyTags.*wait for the next hour"):
             ready_workers(session)
 
 

@@ -117,7 +117,8 @@ def ready_workers(session: Any, archive: Path | None = None) -> None:  # noqa: A
         if others := _others(workers):
             raise FinalError(
                 f"Spark's workers still run another version of TinyTags than they were sent: {others}; in a session, "
-                "they keep what they have imported: leave session_id out of TINYTAGS_SPARK_URL, or name another one"
+                "they keep what they have imported: wait for the next hour's session, or name another one in "
+                "TINYTAGS_SPARK_URL (/;session_id=, a UUID)"
             )
     for worker in workers:
         if worker.problem:
