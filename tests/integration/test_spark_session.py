@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -11,8 +12,11 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from conftest import hdfs_client
 
 from tinytags_tasks.clients import spark as spark_module
+from tinytags_tasks.doctor import spark as doctor_spark
+from tinytags_tasks.doctor.spark import examine_spark
 from tinytags_tasks.runtime import Runtime
 
 
@@ -92,3 +96,30 @@ def test_a_session_that_the_server_closed_is_replaced(runtime: Runtime) -> None:
         assert daemon_of(other) > 0
     finally:
         other.stop()
+
+
+def test_the_doctor_lets_executors_and_spark_itself_use_the_store(runtime: Runtime) -> None:
+    found = {finding.subject: finding for finding in examine_spark(runtime)}
+    assert {subject: finding.verdict for subject, finding in found.items()} == dict.fromkeys(
+        ("version", "executors", "clock", "store", "tables"), "ok"
+    )
+    assert f"in {runtime.settings.address('hdfs_url')}/" in found["tables"].text
+    assert not [name for name in hdfs_client(runtime).list("") if "doctor" in name]
+
+
+def test_the_doctor_does_not_wait_for_a_name_node_that_is_silent_to_spark(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor_spark, "JOB_SECONDS", 3.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"hdfs://127.0.0.1:{silent.getsockname()[1]}"
+        storage = Runtime(runtime.settings.model_copy(update={"hdfs_url": url})).storage
+        spark = runtime.connect_spark()
+        try:
+            (found,) = doctor_spark._store_of_spark(spark, storage)
+        finally:
+            spark.stop()
+    assert (found.subject, found.verdict) == ("tables", "fails")
+    assert f"Spark itself cannot use {url}/" in found.text
+    assert "no end within 3 s of writing and reading a table" in found.text
+    assert "correct TINYTAGS_HDFS_URL" in found.remedy

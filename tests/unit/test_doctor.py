@@ -1,21 +1,26 @@
 """`tinytags doctor`: a line for each check, with the remedy; exit code 1 if something would fail later."""
 
 import json
+import socket
+import sys
+import threading
 import time
 from types import SimpleNamespace
 
 import pytest
 from recorded_solr import RecordedSolr
 from typer.testing import CliRunner
+from workers_here import Session
 
 from tinytags_tasks import cli
 from tinytags_tasks.clients.solr import SolrClient
-from tinytags_tasks.doctor import examination, hdfs, solr
+from tinytags_tasks.doctor import examination, hdfs, solr, spark
 from tinytags_tasks.doctor.finding import Area, Finding
-from tinytags_tasks.errors import BadInputError, EngineDownError
+from tinytags_tasks.errors import BadInputError, EngineDownError, FinalError
 from tinytags_tasks.services.engine import RefusedError
 from tinytags_tasks.settings import Settings
 from tinytags_tasks.store.local import LocalStorage
+from tinytags_tasks.store.protocol import StoreAddress
 
 
 def verdicts(findings):
@@ -136,6 +141,53 @@ def test_the_store_is_written_read_and_left_as_it_was(tmp_path):
     findings = list(hdfs._write_and_read(LocalStorage(str(tmp_path))))
     assert verdicts(findings) == {("rights", "ok"), ("clock", "ok")}
     assert list(tmp_path.iterdir()) == []
+
+
+def probed(folder):
+    """Return what is found where this process is Spark's only worker."""
+    return list(Area("spark").each("store", lambda: spark._store_of_workers(Session(), StoreAddress(str(folder)))))
+
+
+def test_spark_s_workers_use_the_store_and_leave_it_as_it_was(tmp_path):
+    (finding,) = probed(tmp_path)
+    assert (finding.subject, finding.verdict) == ("store", "ok")
+    assert f"executors on {socket.gethostname()} wrote, read and deleted files of the store" in finding.text
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("call", ["write", "read"])
+@pytest.mark.parametrize("error", [EngineDownError("the DataNode b:9864 does not answer"), FinalError("no right")])
+def test_a_worker_that_cannot_use_the_store_is_told_with_its_host_and_leaves_nothing(
+    monkeypatch, tmp_path, call, error
+):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(LocalStorage, call, fail)
+    (finding,) = probed(tmp_path)
+    assert (finding.subject, finding.verdict) == ("store", "fails")
+    assert finding.text == f"an executor on {socket.gethostname()} cannot use the store: {error}"
+    assert "resolve and reach the HTTP ports of the NameNode and of every DataNode" in finding.remedy
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_token_that_workers_need_and_cannot_get_is_a_finding(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gssapi", None)
+    address = StoreAddress("/store", webhdfs_url="http://127.0.0.1:1", kerberos=True)
+    session = Session()
+    (finding,) = Area("spark").each("store", lambda: spark._store_of_workers(session, address))
+    assert (finding.subject, finding.verdict, session.jobs) == ("store", "fails", 0)
+    assert "pip install 'tinytags[kerberos]'" in finding.text
+
+
+def test_a_job_that_does_not_end_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(spark, "JOB_SECONDS", 0.01)
+    ended = threading.Event()
+    try:
+        with pytest.raises(EngineDownError, match="no end within 0 s of writing"):
+            spark._in_time(Session(), "writing", ended.wait)
+    finally:
+        ended.set()
 
 
 def cluster(state: str, leader: str, name: str = "tinytags-run"):

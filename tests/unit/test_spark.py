@@ -1,12 +1,19 @@
 """The id of the session that is shared on a Spark Connect server."""
 
+import os
+import shutil
+import subprocess
+import sys
+import uuid
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import grpc
 import pytest
 from pyspark.errors.exceptions.connect import SparkConnectGrpcException
 
-from tinytags_tasks.clients import spark as spark_module
+import tinytags_tasks
+from tinytags_tasks import clients, errors
 from tinytags_tasks.clients.spark import connect_spark, session_address, spark_errors
 from tinytags_tasks.clients.spark_address import SparkAddress
 from tinytags_tasks.errors import BadInputError, EngineDownError, TransientError, WaitError
@@ -30,11 +37,30 @@ def test_another_hour_or_server_is_another_session(url, at):
     assert session_of(url, at) != session_of("sc://a:1")
 
 
-def test_other_code_is_another_session(monkeypatch):
+def test_code_that_changed_anywhere_in_the_package_is_another_session(tmp_path):
     # a worker keeps the code that it has imported
-    before = session_of("sc://a:1")
-    monkeypatch.setattr(spark_module, "_code_version", lambda: "after an upgrade")
-    assert session_of("sc://a:1") != before
+    package = tmp_path / "tinytags_tasks"
+    shutil.copytree(Path(clients.__file__).parent, package / "clients")
+    for module in (tinytags_tasks, errors):
+        shutil.copy(module.__file__, package)
+    block = package / "score" / "block.py"
+    block.parent.mkdir()
+    asked = (
+        "from datetime import UTC, datetime\n"
+        "from tinytags_tasks.clients.spark import SparkAddress, session_address\n"
+        "at = datetime(2025, 6, 1, 12, 0, tzinfo=UTC)\n"
+        "print(session_address(SparkAddress.parse('sc://a:1'), at).parameters['session_id'])"
+    )
+
+    def session(code):
+        block.write_text(code)
+        os.utime(block, (0, 0))  # files of a wheel may all have the same time
+        done = subprocess.run((sys.executable, "-c", asked), cwd=tmp_path, capture_output=True, text=True, check=True)
+        return uuid.UUID(done.stdout.strip())
+
+    before = session("VERSION = 1\n")
+    assert session("VERSION = 2\n") != before
+    assert session("VERSION = 1\n") == before
 
 
 def test_an_error_does_not_tell_the_token():

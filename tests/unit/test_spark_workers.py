@@ -1,17 +1,17 @@
 """What Spark's executors say of themselves, what they are sent, and what their failures mean."""
 
+import importlib
 import io
 import subprocess
 import sys
 import zipfile
-from types import SimpleNamespace
+from pathlib import Path
 
-import pyarrow as pa
 import pytest
+from workers_here import Session
 
 from tinytags_tasks.clients import spark_workers
 from tinytags_tasks.clients.spark_workers import (
-    SENT,
     ask_workers,
     code_hash,
     compare_versions,
@@ -23,23 +23,20 @@ from tinytags_tasks.errors import FinalError
 from tinytags_tasks.nets.shipped import shipped_card, shipped_net
 
 
-class Session:
-    """Runs what executors would run in this process, and records what it is sent."""
+@pytest.fixture
+def packed_alone(monkeypatch, tmp_path):
+    """Let jobs need a package of another name, so that this process has not imported it; return a maker of zips."""
+    monkeypatch.setattr(spark_workers, "PACKAGE", "packed_alone")
+    monkeypatch.setattr(spark_workers, "NEEDED", ("packed_alone",))
+    monkeypatch.setattr(sys, "path", list(sys.path))
 
-    def __init__(self) -> None:
-        self.options, self.sent, self.jobs = {}, [], 0
-        self.conf = SimpleNamespace(get=self.options.get, set=self.options.__setitem__)
+    def send(name):
+        with zipfile.ZipFile(tmp_path / name, "w") as alone:
+            alone.writestr("packed_alone/__init__.py", "")
+        sys.path.insert(0, str(tmp_path / name))
 
-    def range(self, start, end, step, numPartitions):
-        return SimpleNamespace(mapInArrow=lambda work, schema: SimpleNamespace(collect=lambda: self._run(work, end)))
-
-    def _run(self, work, rows):
-        self.jobs += 1
-        batch = pa.RecordBatch.from_pydict({"id": list(range(rows))})
-        return [row for found in work(iter([batch])) for row in found.to_pylist()]
-
-    def addArtifacts(self, path, **kind):
-        self.sent.append((path, kind))
+    yield send
+    sys.modules.pop("packed_alone", None)
 
 
 def test_workers_with_this_code_are_asked_once_and_sent_nothing():
@@ -50,29 +47,39 @@ def test_workers_with_this_code_are_asked_once_and_sent_nothing():
     assert {worker.code for worker in ask_workers(session)} == {code_hash()}
 
 
-def test_workers_without_this_code_are_sent_it(monkeypatch):
-    monkeypatch.setattr(spark_workers, "code_hash", lambda: "of a newer version")
-    session = Session()
+def test_workers_without_this_code_are_sent_it(packed_alone, tmp_path):
+    session = Session(tmp_path)
+    ready_workers(session)
     ready_workers(session)
     ((path, kind),) = session.sent
-    assert path.endswith(".zip")
+    assert path.endswith(f"-{code_hash()}.zip")
     assert kind == {"pyfile": True}
+    assert {worker.code for worker in ask_workers(session)} == {code_hash()}
 
 
-def test_code_that_was_sent_is_imported_from_the_zip_file_and_known_as_such(monkeypatch, tmp_path):
-    package = tmp_path / "sent.zip"
-    package.write_bytes(packed_code())
+def test_code_that_was_sent_has_the_package_and_is_the_same_each_time():
     names = zipfile.ZipFile(io.BytesIO(packed_code())).namelist()
     assert {"tinytags_tasks/__init__.py", "tinytags_tasks/score/worker.py"} <= set(names)
     assert packed_code() == packed_code()
-    monkeypatch.setattr(spark_workers, "PACKAGE", "packed_alone")
-    with zipfile.ZipFile(tmp_path / "alone.zip", "w") as alone:
-        alone.writestr("packed_alone/__init__.py", "")
-    monkeypatch.setattr(spark_workers, "NEEDED", ("packed_alone",))
-    monkeypatch.syspath_prepend(str(tmp_path / "alone.zip"))
-    session = Session()
-    assert {worker.code for worker in ask_workers(session)} == {SENT}
-    sys.modules.pop("packed_alone", None)
+
+
+@pytest.mark.parametrize("older", [f"tinytags-{'0' * 64}.zip", f"tinytags-{code_hash()[:16]}.zip", "another.zip"])
+def test_workers_with_an_older_version_that_was_sent_are_sent_this_one(packed_alone, tmp_path, older):
+    packed_alone(older)
+    session = Session(tmp_path)
+    assert code_hash() not in {worker.code for worker in ask_workers(session)}
+    ready_workers(session)
+    assert [Path(path).name for path, _ in session.sent] == [f"tinytags-{code_hash()}.zip"]
+    assert {worker.code for worker in ask_workers(session)} == {code_hash()}
+
+
+def test_a_worker_that_keeps_the_older_version_is_refused_each_time(packed_alone, tmp_path):
+    packed_alone(f"tinytags-{'0' * 64}.zip")
+    importlib.import_module("packed_alone")
+    session = Session(tmp_path)
+    for _ in range(2):
+        with pytest.raises(FinalError, match=r"still run another version of TinyTags.*wait for the next hour"):
+            ready_workers(session)
 
 
 def test_what_was_sent_has_the_files_that_jobs_read_besides_code(tmp_path):

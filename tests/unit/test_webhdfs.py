@@ -1,6 +1,5 @@
 """Calls that the ``hdfs`` package has no method for, and responses that are not from HDFS."""
 
-
 import pytest
 import requests
 from certificates import make_certificate, speak_tls

@@ -1,6 +1,5 @@
 """Spark Connect: opens sessions, and translates Spark's errors into ours."""
 
-import hashlib
 import logging
 import socket
 import uuid
@@ -19,7 +18,7 @@ from pyspark.sql.connect.session import SparkSession as ConnectSession
 from pyspark.util import inheritable_thread_target
 
 from tinytags_tasks.clients.spark_address import SparkAddress
-from tinytags_tasks.clients.spark_workers import compare_versions, explain_worker, ready_workers
+from tinytags_tasks.clients.spark_workers import code_hash, compare_versions, explain_worker, ready_workers
 from tinytags_tasks.errors import BadInputError, EngineDownError, FinalError, TransientError
 
 SPARK = "Spark"
@@ -117,13 +116,8 @@ def session_address(address: SparkAddress, at: datetime) -> SparkAddress:
 
     Workers keep the code that they imported, so changed code gets a new session.
     """
-    session = uuid.uuid5(uuid.NAMESPACE_URL, f"{address} {at:%Y-%m-%d %H} {_code_version()}")
+    session = uuid.uuid5(uuid.NAMESPACE_URL, f"{address} {at:%Y-%m-%d %H} {code_hash()}")
     return address.with_default("session_id", str(session))
-
-
-def _code_version() -> str:
-    files = sorted(Path(__file__).parent.rglob("*.py"))
-    return hashlib.sha256("".join(f"{file} {file.stat().st_mtime_ns}\n" for file in files).encode()).hexdigest()
 
 
 def _join(address: SparkAddress) -> Any:  # noqa: ANN401

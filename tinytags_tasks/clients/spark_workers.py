@@ -32,9 +32,6 @@ PACKAGE = "tinytags_tasks"
 NEEDED = (f"{PACKAGE}.score.worker", f"{PACKAGE}.embed.worker")
 """What jobs import on executors."""
 
-SENT = "sent"
-"""What a worker says of code that it imports from a zip file: ours, as another client sent it."""
-
 _PARTITIONS = 4
 """How many tasks ask; on a cluster, they usually land on different executors."""
 
@@ -56,7 +53,7 @@ class Worker:
     host, python
         Its machine, and the version of its Python.
     code
-        The hash of the package that it would import; empty if it has none, :data:`SENT` if we sent it.
+        The hash of the package that it would import, or has imported; empty if it has none.
     problem
         Why it cannot import what jobs need; empty if it can, or has other code.
     clock
@@ -107,20 +104,31 @@ def ready_workers(session: Any, archive: Path | None = None) -> None:  # noqa: A
     Raises
     ------
     FinalError
-        If its executors have another Python or lack a dependency.
+        If its executors have another Python, lack a dependency, or keep other code than what they were sent.
     """
     if session.conf.get(_CHECKED, "") == code_hash():
         return
     if archive is not None:
         _send_archive(session, archive)
     workers = ask_workers(session)
-    if any(worker.code not in (code_hash(), SENT) for worker in workers):
+    if _others(workers):
         _send_code(session)
         workers = ask_workers(session)
+        if others := _others(workers):
+            raise FinalError(
+                f"Spark's workers still run another version of TinyTags than they were sent: {others}; in a session, "
+                "they keep what they have imported: wait for the next hour's session, or name another one in "
+                "TINYTAGS_SPARK_URL (/;session_id=, a UUID)"
+            )
     for worker in workers:
         if worker.problem:
             raise FinalError(explain_worker(f"{worker.host} (Python {worker.python}): {worker.problem}"))
     session.conf.set(_CHECKED, code_hash())
+
+
+def _others(workers: list[Worker]) -> str:
+    """Return the hosts whose code is not this."""
+    return ", ".join(sorted({worker.host for worker in workers if worker.code != code_hash()}))
 
 
 def ask_workers(session: Any) -> list[Worker]:  # noqa: ANN401
@@ -133,7 +141,7 @@ def ask_workers(session: Any) -> list[Worker]:  # noqa: ANN401
     pyspark.errors.PySparkException
         If not even this runs, such as for another Python: see :func:`explain_worker`.
     """
-    package, expected, sent, needed = PACKAGE, code_hash(), SENT, NEEDED
+    package, expected, needed = PACKAGE, code_hash(), NEEDED
 
     def ask(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:  # knows nothing of our package
         import hashlib
@@ -155,8 +163,9 @@ def ask_workers(session: Any) -> list[Worker]:  # noqa: ANN401
                 digest = hashlib.sha256()
                 for file in sorted(folder.rglob("*.py")):
                     digest.update(f"{file.relative_to(folder)}\n".encode() + file.read_bytes())
-                code = digest.hexdigest() if folder.is_dir() else sent
-            for name in needed if code in (expected, sent) else ():
+                # The name of a zip file that we sent ends in the hash.
+                code = digest.hexdigest() if folder.is_dir() else folder.parent.stem.rpartition("-")[2]
+            for name in needed if code == expected else ():
                 try:
                     importlib.import_module(name)
                 except Exception as error:  # whatever an import raises is what the job would fail with
@@ -228,7 +237,7 @@ def packed_code(folder: Path = Path(__file__).parents[1]) -> bytes:
 def _send_code(session: Any) -> None:  # noqa: ANN401
     _log.info("Spark's executors lack this version of TinyTags: sending it to them")
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"tinytags-{code_hash()[:16]}.zip"
+        path = Path(folder) / f"tinytags-{code_hash()}.zip"
         path.write_bytes(packed_code())
         session.addArtifacts(str(path), pyfile=True)
 

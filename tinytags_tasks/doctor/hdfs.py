@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from tinytags_tasks.doctor.finding import Area, Finding, gigabytes
-from tinytags_tasks.errors import BadInputError, CorruptError, EngineDownError
+from tinytags_tasks.doctor.probe import probe_store
+from tinytags_tasks.errors import BadInputError, EngineDownError
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.secrecy import without_password
 from tinytags_tasks.services.engine import RefusedError, get_json
@@ -21,8 +22,6 @@ LOW_BYTES = 10_000_000_000
 
 _SHORT_SECONDS = 3600
 """A ticket that is valid for less is not renewed by anybody, or was got long ago."""
-
-_PROBE = b"tinytags doctor\n" * 64
 
 _area = Area("hdfs")
 
@@ -180,18 +179,10 @@ def _lost(blocks: int, files: str, store: str) -> Finding:
 
 
 def _write_and_read(storage: Storage) -> Iterator[Finding]:
-    """Write a small file, read it, and delete it: what no list of rights can show."""
-    path = f"doctor-{socket.gethostname()}"
     began = time.time()
-    storage.write(path, _PROBE)
-    try:
-        changed = storage.changed_seconds(path)
-        if storage.read(path) != _PROBE:
-            raise CorruptError(f"{path}: what was written is not what was read")
-        yield _area.ok("rights", f"wrote, read and deleted a file of the store in {time.time() - began:.1f} s")
-        yield _area.clock(changed, began)
-    finally:
-        storage.delete(path)
+    changed = probe_store(storage, f"doctor-{socket.gethostname()}")
+    yield _area.ok("rights", f"wrote, read and deleted a file of the store in {time.time() - began:.1f} s")
+    yield _area.clock(changed, began)
 
 
 def _free_space(storage: Storage) -> Iterator[Finding]:
