@@ -13,7 +13,7 @@ import pytest
 from pyspark.errors.exceptions.connect import SparkConnectGrpcException
 
 import tinytags_tasks
-from tinytags_tasks import clients, errors
+from tinytags_tasks import clients, errors, secrecy
 from tinytags_tasks.clients.spark import connect_spark, session_address, spark_errors
 from tinytags_tasks.clients.spark_address import SparkAddress
 from tinytags_tasks.errors import BadInputError, EngineDownError, TransientError, WaitError
@@ -41,7 +41,7 @@ def test_code_that_changed_anywhere_in_the_package_is_another_session(tmp_path):
     # a worker keeps the code that it has imported
     package = tmp_path / "tinytags_tasks"
     shutil.copytree(Path(clients.__file__).parent, package / "clients")
-    for module in (tinytags_tasks, errors):
+    for module in (tinytags_tasks, errors, secrecy):
         shutil.copy(module.__file__, package)
     block = package / "score" / "block.py"
     block.parent.mkdir()

@@ -73,6 +73,25 @@ def test_workers_with_an_older_version_that_was_sent_are_sent_this_one(packed_al
     assert {worker.code for worker in ask_workers(session)} == {code_hash()}
 
 
+def test_workers_with_another_version_are_refused_where_code_is_not_sent(packed_alone, tmp_path):
+    packed_alone("another.zip")
+    session = Session(tmp_path)
+    with pytest.raises(FinalError, match=r"another version of it than this machine: .*TINYTAGS_SPARK_SEND_CODE=1"):
+        ready_workers(session, send_code=False)
+    assert session.sent == []
+
+
+def test_a_wheel_and_a_checkout_of_the_same_code_are_the_same_version(tmp_path):
+    for folder in ("checkout", "wheel"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.py").write_text("A = 1")
+    dags = tmp_path / "wheel" / "beside" / "dags"
+    dags.mkdir(parents=True)
+    (dags / "tinytags.py").write_text("B = 2")
+    assert code_hash(tmp_path / "wheel") == code_hash(tmp_path / "checkout")
+    assert code_hash(tmp_path / "wheel") != code_hash(dags)
+
+
 def test_a_worker_that_keeps_the_older_version_is_refused_each_time(packed_alone, tmp_path):
     packed_alone(f"tinytags-{'0' * 64}.zip")
     importlib.import_module("packed_alone")

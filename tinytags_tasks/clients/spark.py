@@ -62,14 +62,14 @@ def connect_spark(url: str, token: str = "", archive: Path | None = None, *, sen
     archive
         See :func:`~tinytags_tasks.clients.spark_workers.ready_workers`.
     send_code
-        Whether executors that lack this package's code get it.
+        Whether executors that lack this version of the package's code get it.
 
     Raises
     ------
     BadInputError
         If the address is not one of Spark Connect, or the server rejects the token.
     FinalError
-        If the server or its executors' Python cannot run our jobs.
+        If the server or its executors' Python cannot run our jobs, or executors have another version of our code.
     EngineDownError
         If nothing answers there.
     """
@@ -78,8 +78,7 @@ def connect_spark(url: str, token: str = "", archive: Path | None = None, *, sen
         with spark_errors("asking for Spark's version"):
             if difference := compare_versions(session.version):
                 logging.getLogger("tinytags").warning(difference)
-            if send_code or archive is not None:
-                ready_workers(session, archive)
+            ready_workers(session, archive, send_code=send_code)
     except BaseException:
         session.stop()
         raise

@@ -1,8 +1,8 @@
 """What Spark's executors run: their Python, its packages and our code, which is sent where they lack it.
 
-An executor imports what a job needs from its own Python. With another Python, or without this package, a job fails at
-once with the reason. Where TINYTAGS_SPARK_SEND_CODE or TINYTAGS_SPARK_ARCHIVE is set, the first task of a session
-asks the executors and sends what they lack.
+An executor imports what a job needs from its own Python. The first task of a session asks the executors, and refuses
+those with another Python, without this package or with another version of it; where TINYTAGS_SPARK_SEND_CODE or
+TINYTAGS_SPARK_ARCHIVE is set, it sends what they lack.
 
 Reference: https://spark.apache.org/docs/latest/api/python/user_guide/python_packaging.html
 """
@@ -31,6 +31,9 @@ CLIENT = pyspark.__version__
 PACKAGE = "tinytags_tasks"
 NEEDED = (f"{PACKAGE}.score.worker", f"{PACKAGE}.embed.worker")
 """What jobs import on executors."""
+
+_BESIDE = "beside/"
+"""Dags and plugins, which a wheel has here and a checkout elsewhere; workers do not use them."""
 
 _PARTITIONS = 4
 """How many tasks ask; on a cluster, they usually land on different executors."""
@@ -91,27 +94,37 @@ def _release(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
 
 
-def ready_workers(session: Any, archive: Path | None = None) -> None:  # noqa: ANN401 - Spark's session has no type
-    """Make sure, once for a shared session, that its executors can run our jobs; send them our code if they lack it.
+def ready_workers(session: Any, archive: Path | None = None, *, send_code: bool = True) -> None:  # noqa: ANN401 - Spark's session has no type
+    """Make sure, once for a shared session, that its executors run this code, or send it to them.
+
+    What other code commits would count as the result of this one.
 
     Parameters
     ----------
     session
         A session of Spark Connect.
     archive
-        A packed environment with Python and all dependencies, which executors unpack and use instead of their own.
+        A packed environment with Python and all dependencies, which executors unpack and use instead of their own; our
+        code is sent with it.
+    send_code
+        Whether executors without our code, or with another version of it, get it.
 
     Raises
     ------
     FinalError
-        If its executors have another Python, lack a dependency, or keep other code than what they were sent.
+        If its executors have another Python, lack a dependency, or have other code and do not get or take this.
     """
     if session.conf.get(_CHECKED, "") == code_hash():
         return
     if archive is not None:
         _send_archive(session, archive)
     workers = ask_workers(session)
-    if _others(workers):
+    if others := _others(workers):
+        if not send_code and archive is None:
+            raise FinalError(
+                f"Spark's executors lack TinyTags, or have another version of it than this machine: {others}; install "
+                "this one there, or set TINYTAGS_SPARK_SEND_CODE=1, which sends it to them"
+            )
         _send_code(session)
         workers = ask_workers(session)
         if others := _others(workers):
@@ -141,7 +154,7 @@ def ask_workers(session: Any) -> list[Worker]:  # noqa: ANN401
     pyspark.errors.PySparkException
         If not even this runs, such as for another Python: see :func:`explain_worker`.
     """
-    package, expected, needed = PACKAGE, code_hash(), NEEDED
+    package, expected, needed, beside = PACKAGE, code_hash(), NEEDED, _BESIDE
 
     def ask(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:  # knows nothing of our package
         import hashlib
@@ -162,7 +175,8 @@ def ask_workers(session: Any) -> list[Worker]:  # noqa: ANN401
                 folder = pathlib.Path(next(iter(spec.submodule_search_locations)))
                 digest = hashlib.sha256()
                 for file in sorted(folder.rglob("*.py")):
-                    digest.update(f"{file.relative_to(folder)}\n".encode() + file.read_bytes())
+                    name = str(file.relative_to(folder))
+                    digest.update(b"" if name.startswith(beside) else f"{name}\n".encode() + file.read_bytes())
                 # The name of a zip file that we sent ends in the hash.
                 code = digest.hexdigest() if folder.is_dir() else folder.parent.stem.rpartition("-")[2]
             for name in needed if code == expected else ():
@@ -216,7 +230,8 @@ def code_hash(folder: Path = Path(__file__).parents[1]) -> str:
     """Return the hash of this package's code, as workers compute it of theirs."""
     digest = hashlib.sha256()
     for file in sorted(folder.rglob("*.py")):
-        digest.update(f"{file.relative_to(folder)}\n".encode() + file.read_bytes())
+        name = str(file.relative_to(folder))
+        digest.update(b"" if name.startswith(_BESIDE) else f"{name}\n".encode() + file.read_bytes())
     return digest.hexdigest()
 
 
