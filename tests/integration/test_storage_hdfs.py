@@ -57,3 +57,30 @@ def test_leftovers_are_found_although_hdfs_lists_a_folder_in_parts(hdfs: Runtime
     assert storage.delete_leftovers("folder/0000.json", "folder/1019.json") == 2
     assert len(storage.names("folder")) == 20
     storage.delete("")
+
+
+@pytest.mark.parametrize("copies", [2, None])
+def test_a_file_has_as_many_copies_as_set(hdfs: Runtime, copies: int | None) -> None:
+    storage = HdfsStorage(replace(hdfs.store_address, root=f"/copies-{uuid.uuid4().hex}", replication=copies))
+    storage.write("file", b"content")
+    assert storage._client.status("file")["replication"] == (copies or 1)
+    storage.delete("")
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_a_rename_that_was_made_is_found_although_it_is_asked_for_again(
+    hdfs: Runtime, monkeypatch: pytest.MonkeyPatch, overwrite: bool
+) -> None:
+    """The second NameNode of a pair is asked again when the first one's answer was lost."""
+    storage = HdfsStorage(replace(hdfs.store_address, root=f"/twice-{uuid.uuid4().hex}"))
+    genuine = storage._rename
+
+    def rename_twice(source: str, target: str, *, overwrite: bool) -> bool:
+        assert genuine(source, target, overwrite=overwrite)
+        return genuine(source, target, overwrite=overwrite)
+
+    monkeypatch.setattr(storage, "_rename", rename_twice)
+    assert storage.write("file", b"content", overwrite=overwrite)
+    assert storage.read("file") == b"content"
+    assert storage.leftovers("") == []
+    storage.delete("")
