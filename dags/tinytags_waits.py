@@ -60,15 +60,17 @@ def wait(error: WaitError, context: Any, settings: Settings) -> NoReturn:  # noq
         If tasks may not wait at all: a try is used up.
     """
     from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException
-    from tinytags_metrics import count_wait
+    from tinytags_metrics import count_failure, count_wait
 
     if settings.wait_hours == 0:
+        count_failure(context, error, is_final=False)
         raise error
     records, now = context["task_state_store"], datetime.now(UTC)
     since, asked = _begun(records.get(RECORD), error.awaited, now)
     waiting = f"waiting for {error.awaited} since {since:%H:%M} UTC"
     if now - since >= timedelta(hours=settings.wait_hours):
         records.delete(RECORD)
+        count_failure(context, error, is_final=True)
         raise AirflowFailException(
             f"was {waiting} on {since:%Y-%m-%d}, longer than TINYTAGS_WAIT_HOURS={settings.wait_hours:g} allows; once "
             f"it is back, clear the task ({error})"

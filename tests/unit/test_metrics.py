@@ -162,6 +162,27 @@ def test_waits_are_counted_and_timed(sent: dict[str, Any], monkeypatch: pytest.M
     assert kept == {}
 
 
+@pytest.mark.parametrize(
+    ("hours", "try_number", "counted"),
+    [(6, 1, "tinytags.failures"), (0, 1, "tinytags.retries"), (0, 5, "tinytags.failures")],
+)
+def test_a_wait_that_is_given_up_is_a_failure_and_one_that_is_not_allowed_a_try(
+    sent: dict[str, Any], hours: float, try_number: int, counted: str
+) -> None:
+    import tinytags_waits
+
+    began = datetime.now(UTC) - timedelta(hours=7)
+    kept = {"for": "Solr", "since": began.isoformat(), "until": datetime.now(UTC).isoformat(), "asked": 9}
+    records = SimpleNamespace(get=lambda key: kept, delete=lambda key: None)
+    with pytest.raises(Exception, match="no answer"):
+        tinytags_waits.wait(
+            EngineDownError("no answer", "Solr"),
+            context(try_number, task_state_store=records),
+            Settings(wait_hours=hours),
+        )
+    assert sent == {counted: 1}
+
+
 def test_nothing_is_read_or_sent_while_airflows_metrics_are_off(
     sent: dict[str, Any], monkeypatch: pytest.MonkeyPatch, storage: LocalStorage
 ) -> None:
