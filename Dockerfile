@@ -29,7 +29,8 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 
 FROM packages AS jars
 ARG TINYTAGS_MAVEN_REPOSITORY
-COPY tinytags_tasks/errors.py tinytags_tasks/parts.py tinytags_tasks/private_files.py tinytags_tasks/settings.py tinytags_tasks/
+COPY tinytags_tasks/errors.py tinytags_tasks/parts.py tinytags_tasks/private_files.py tinytags_tasks/secrecy.py tinytags_tasks/settings.py \
+  tinytags_tasks/
 COPY tinytags_tasks/services/jars.py tinytags_tasks/services/java.py tinytags_tasks/services/jars.lock tinytags_tasks/services/
 RUN --mount=type=cache,target=/cache \
     TINYTAGS_CACHE=/cache /opt/venv/bin/python -c "from tinytags_tasks.services.jars import *; \
