@@ -14,7 +14,7 @@ from workers_here import Session
 
 from tinytags_tasks import cli
 from tinytags_tasks.clients.solr import SolrClient
-from tinytags_tasks.doctor import examination, hdfs, solr, spark
+from tinytags_tasks.doctor import examination, hdfs, machine, solr, spark
 from tinytags_tasks.doctor.finding import Area, Finding
 from tinytags_tasks.errors import BadInputError, EngineDownError, FinalError
 from tinytags_tasks.services.engine import RefusedError
@@ -237,3 +237,22 @@ def test_a_solr_without_zookeeper_is_of_no_use():
         server.will_answer((200, {"mode": "std", "lucene": {"solr-spec-version": "9.10.1"}}))
         runtime = SimpleNamespace(solr=SolrClient(server.url, pauses_seconds=()))
         assert verdicts(solr._server(runtime)) == {("server", "fails")}
+
+
+@pytest.mark.parametrize(
+    ("present", "external", "verdicts_of_rights"),
+    [(("hdfs",), False, ["fails"]), (("hdfs", "solr"), False, []), ((), True, [])],
+)
+def test_the_cache_is_written_only_where_jars_of_own_engines_are_missing(
+    monkeypatch, tmp_path, present, external, verdicts_of_rights
+):
+    home, cache = tmp_path / "home", tmp_path / "cache"
+    home.mkdir()
+    cache.mkdir()
+    settings = Settings(home=home, cache=cache)
+    for engine in present:
+        machine.jars_folder(settings, engine).mkdir(parents=True)
+    monkeypatch.setattr(machine, "is_external", lambda group, addresses: external)
+    monkeypatch.setattr(machine.os, "access", lambda path, mode: path == home)
+    found = [finding.verdict for finding in machine.examine_machine(settings) if finding.subject == "rights"]
+    assert found == verdicts_of_rights
