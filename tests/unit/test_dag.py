@@ -48,7 +48,7 @@ def describe():
         dag = getattr(importlib.import_module(name), name)()
         ours = {module for module in sys.modules if module.startswith("tinytags_tasks.")}
         heavy[name] = sorted({name for name in names if name in sys.modules} - before)
-        light = ("airflow_names", "airflow_parts", "errors", "parts", "settings")
+        light = ("airflow_names", "airflow_parts", "errors", "parts", "secrecy", "settings")
         heavy[name] += sorted(ours - {f"tinytags_tasks.{module}" for module in light})
         dags[name] = {
             "edges": {task.task_id: sorted(task.downstream_task_ids) for task in dag.tasks},
