@@ -139,7 +139,7 @@ def test_the_list_of_runs_has_the_one_that_is_live(told: Told) -> None:
 
 
 def test_the_search_finds_pictures_with_this_confidence(told: Told) -> None:
-    said = told.by("search 'confidence:60-100' --rows 10")
+    said = told.by("search 'corpus:photos confidence:60-100' --rows 10")
     (total,) = re.findall(r"^(\d+) images$", said, re.MULTILINE)
     rows = re.findall(r"│ photos:\d+ .*", said)
     assert len(rows) == min(10, int(total)) > 0

@@ -8,7 +8,7 @@ import pytest
 from small_run import MODEL, publish_model
 
 from tinytags_tasks.cli import follow, stages
-from tinytags_tasks.clients.airflow import AirflowClient
+from tinytags_tasks.clients.airflow import AirflowClient, TaskState
 from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.errors import BadInputError, MissingError, TransientError
 from tinytags_tasks.store.local import LocalStorage
@@ -143,6 +143,23 @@ def test_a_run_ends_with_what_to_do_next(is_demo: bool) -> None:
     assert said.startswith("next: measure precision")
     assert said.endswith("`tinytags precision pets-1`")
     assert ("`tinytags demo review`" in said) is is_demo
+
+
+def task(name: str, state: str, label: str = "-1") -> TaskState:
+    return TaskState(name, -1, label, state, 1, 1.0, None)
+
+
+def test_progress_says_what_waits_also_before_the_first_stage() -> None:
+    lines: list[str] = []
+    show = follow._line_printer(lines.append)
+    check = task("check", "up_for_reschedule")
+    blocks = [task("blocks", "up_for_reschedule", "0-3 (waiting for Solr since 10:02 UTC)"), task("blocks", "success")]
+    show("running", [check])
+    show("running", [task("check", "success"), *blocks])
+    assert [line.partition("s  ")[2] for line in lines] == [
+        "check (1 waiting, see `tinytags status`)",
+        "blocks 1/2 (1 waiting for Solr since 10:02 UTC)",
+    ]
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Follow a run of the Dag `tinytags` and print its progress and result; tell Airflow about new models."""
 
+import itertools
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -150,14 +151,16 @@ def _progress(report: Callable[[str], None]) -> "Generator[Callable[[str, list[T
         ids = {stage: bars.add_task(stage, total=None, start=False, note="") for stage in STAGES}
 
         def draw(_: str, tasks: list[TaskState]) -> None:
+            others = _notes_of_others(tasks)  # such as the check of all engines, before the first stage
             for stage in STAGES:
                 own = _tasks_of(stage, tasks)
+                note, others = ", ".join(filter(None, (others, _note(own)))), ""
                 started = [task for task in own if task.started is not None]
                 done = sum(task.state in ("success", "skipped") for task in own)
                 if started and not bars.tasks[ids[stage]].started:
                     bars.start_task(ids[stage])
                 total = len(own) if started or len(own) > 1 else None
-                bars.update(ids[stage], completed=done, total=total, note=_note(own))
+                bars.update(ids[stage], completed=done, total=total, note=note)
                 if own and done == len(own):
                     bars.stop_task(ids[stage])
 
@@ -168,12 +171,24 @@ def _tasks_of(stage: str, tasks: Sequence[TaskState]) -> list[TaskState]:
     return [task for task in tasks if task.task in STAGES[stage]]
 
 
+def _notes_of_others(tasks: Sequence[TaskState]) -> str:
+    """Return which tasks of no stage wait, are to be retried or have failed."""
+    staged = set(itertools.chain(*STAGES.values()))
+    noted = ((task.task, _note([task])) for task in tasks if task.task not in staged)
+    return ", ".join(f"{name} ({note})" for name, note in noted if note)
+
+
 def _note(tasks: Sequence[TaskState]) -> str:
     waiting = [task for task in tasks if task.state == "up_for_reschedule"]
     why = next((found[1] for task in waiting if (found := re.search(r"\(waiting (for .*)\)$", task.label))), "")
     retrying = sum(task.state == "up_for_retry" for task in tasks)
     failed = sum(task.state == "failed" for task in tasks)
-    counts = ((len(waiting), f"waiting {why}".rstrip()), (retrying, "to be retried"), (failed, "failed"))
+    # Only mapped tasks have a label that says for what.
+    counts = (
+        (len(waiting), f"waiting {why}" if why else "waiting, see `tinytags status`"),
+        (retrying, "to be retried"),
+        (failed, "failed"),
+    )
     return ", ".join(f"{count} {what}" for count, what in counts if count)
 
 
@@ -193,6 +208,7 @@ def _line_printer(
             done = sum(task.state in ("success", "skipped") for task in own)
             note = _note(own)
             parts.append(f"{stage} {done}/{len(own)}{f' ({note})' if note else ''}")
+        parts += filter(None, [_notes_of_others(tasks)])
         line = ", ".join(parts) or state
         now = time.monotonic()
         if line != last_line or now - last_at > heartbeat_seconds:

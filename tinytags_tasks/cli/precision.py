@@ -41,8 +41,8 @@ def _print(table: "PrecisionTable") -> None:
 
     if not table.is_measured:
         print(
-            f"the precision of {table.run} is {NOT_MEASURED}: look at some of its pictures on the page Review, or let "
-            "the demo's made reviewer do it with `tinytags demo review`"
+            f"the precision of {table.run} is {NOT_MEASURED}: look at some of its pictures on the page Review; the "
+            "demo has a made reviewer, `tinytags demo review`"
         )
         return
     bands = make_table("tag", "confidence", "images", "looks", "right", "precision", "95 % interval", "stated")
