@@ -1,10 +1,11 @@
 """A NameNode that answers as a test says."""
 
 import json
-import threading
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from serving import serving
 
 FILE = (200, {"FileStatus": {"type": "FILE", "length": 7, "fileId": 5, "modificationTime": 0}})
 DONE = (200, {"boolean": True})
@@ -60,12 +61,7 @@ def refusal(status, exception, message="said so"):
 
 @contextmanager
 def name_node(**answers):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), NameNode)
-    server.answers, server.asked, server.logins = answers, [], []
-    server.url = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
+    with serving(NameNode) as server:
+        server.answers, server.asked, server.logins = answers, [], []
+        server.url = f"http://127.0.0.1:{server.server_port}"
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()

@@ -4,11 +4,12 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
-from certificates import make_certificate, speak_tls
+from certificates import make_certificate
+from serving import serving
 from typer.testing import CliRunner
 
 from tinytags_tasks import cli
@@ -53,15 +54,8 @@ def answering(answers: dict[str, tuple[int, dict[str, str], bytes]], certificate
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    if certificate:
-        speak_tls(server, certificate)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    try:
+    with serving(Handler, certificate) as server:
         yield f"http{'s' if certificate else ''}://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def examined(url: str, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:

@@ -6,11 +6,12 @@ import sys
 import threading
 import traceback
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from types import SimpleNamespace
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from serving import serving
 
 from tinytags_tasks.corpus.sources.files import SourceFiles
 from tinytags_tasks.doctor import hdfs as doctor
@@ -112,16 +113,11 @@ class Guarded(BaseHTTPRequestHandler):
 
 @contextmanager
 def guarded(**answers):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Guarded)
-    server.url = server.redirects = f"http://localhost:{server.server_port}"
-    server.token = "&delegation=hidden"
-    server.answers, server.asked, server.asks, server.proof = answers, [], True, "proof of "
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    try:
+    with serving(Guarded) as server:
+        server.url = server.redirects = f"http://localhost:{server.server_port}"
+        server.token = "&delegation=hidden"
+        server.answers, server.asked, server.asks, server.proof = answers, [], True, "proof of "
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 @pytest.fixture

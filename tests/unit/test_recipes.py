@@ -5,11 +5,10 @@ import importlib
 import pkgutil
 import re
 import socket
-import threading
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import anyio
@@ -17,6 +16,7 @@ import pytest
 import typer
 import yaml
 from identity_corpora import SOURCES
+from serving import serving
 
 import tinytags_tasks.corpus.formats
 import tinytags_tasks.services
@@ -214,13 +214,8 @@ def server_that_answers(status: int) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    try:
+    with serving(Handler) as server:
         yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 @pytest.fixture

@@ -47,7 +47,8 @@ class SparkAddress:
             host = port = None
         if host is None or parts.scheme != "sc" or parts.path.partition(";")[0] not in ("", "/") or port == 0:
             raise BadInputError(
-                f"{without_password(url.partition(';')[0].rstrip('/'))!r} is not a Spark Connect address: write sc://host:15002"
+                f"{without_password(url.partition(';')[0].rstrip('/'))!r} is not a Spark Connect address: "
+                "write sc://host:15002"
             )
         given = (part.split("=", 1) for part in url.partition(";")[2].split(";") if "=" in part)
         return cls(host, port or _PORT, {name: unquote(value) for name, value in given})

@@ -35,7 +35,7 @@ NEEDED = (f"{PACKAGE}.score.worker", f"{PACKAGE}.embed.worker")
 _BESIDE = "beside/"
 """Dags and plugins, which a wheel has here and a checkout elsewhere; workers do not use them."""
 
-_PARTITIONS = 4
+PARTITIONS = 4
 """How many tasks ask; on a cluster, they usually land on different executors."""
 
 _CHECKED = "spark.tinytags.workers"
@@ -176,7 +176,8 @@ def ask_workers(session: Any) -> list[Worker]:  # noqa: ANN401
                 digest = hashlib.sha256()
                 for file in sorted(folder.rglob("*.py")):
                     name = str(file.relative_to(folder))
-                    digest.update(b"" if name.startswith(beside) else f"{name}\n".encode() + file.read_bytes())
+                    if not name.startswith(beside):
+                        digest.update(f"{name}\n".encode() + file.read_bytes())
                 # The name of a zip file that we sent ends in the hash.
                 code = digest.hexdigest() if folder.is_dir() else folder.parent.stem.rpartition("-")[2]
             for name in needed if code == expected else ():
@@ -188,7 +189,7 @@ def ask_workers(session: Any) -> list[Worker]:  # noqa: ANN401
             said = json.dumps([socket.gethostname(), platform.python_version(), code, problem, time.time()])
             yield pyarrow.RecordBatch.from_pylist([{"said": said}] * batch.num_rows)
 
-    rows = session.range(0, _PARTITIONS, 1, numPartitions=_PARTITIONS).mapInArrow(ask, "said string").collect()
+    rows = session.range(0, PARTITIONS, 1, numPartitions=PARTITIONS).mapInArrow(ask, "said string").collect()
     return [Worker(*json.loads(row["said"])) for row in rows]
 
 
@@ -231,7 +232,8 @@ def code_hash(folder: Path = Path(__file__).parents[1]) -> str:
     digest = hashlib.sha256()
     for file in sorted(folder.rglob("*.py")):
         name = str(file.relative_to(folder))
-        digest.update(b"" if name.startswith(_BESIDE) else f"{name}\n".encode() + file.read_bytes())
+        if not name.startswith(_BESIDE):
+            digest.update(f"{name}\n".encode() + file.read_bytes())
     return digest.hexdigest()
 
 

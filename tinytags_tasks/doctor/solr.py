@@ -9,6 +9,7 @@ from tinytags_tasks.clients.solr_http import ForbiddenError, SolrHttp
 from tinytags_tasks.clients.solr_state import leaderless_shards, resting_replicas
 from tinytags_tasks.doctor.finding import Area, Finding
 from tinytags_tasks.errors import EngineDownError
+from tinytags_tasks.publish.live import live_collections
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.settings import SolrRole
 from tinytags_tasks.store import layout
@@ -80,7 +81,7 @@ def _replicas(runtime: Runtime) -> Iterator[Finding]:
             "a node",
             "start more nodes, or ask for fewer replicas",
         )
-    live = (runtime.solr.aliases().get(settings.alias) or "").split(",")
+    live = live_collections(settings.alias, runtime.solr)
     leaderless: list[str] = []
     of_others: list[str] = []
     resting: list[str] = []

@@ -12,6 +12,7 @@ import pyarrow as pa
 from tinytags_tasks.clients.spark import SPARK, in_thread, open_session, spark_errors
 from tinytags_tasks.clients.spark_workers import (
     CLIENT,
+    PARTITIONS,
     Worker,
     ask_workers,
     code_hash,
@@ -31,9 +32,6 @@ ANSWER_SECONDS = 20.0
 JOB_SECONDS = 130.0
 """How long a job may take: a worker needs half a minute to give up a DataNode that a firewall hides, and one executor
 may run all four. Hadoop's own client would ask such a NameNode for a quarter of an hour."""
-
-_PROBES = 4
-"""How many Spark tasks probe the store; on a cluster, they usually land on different executors."""
 
 R = TypeVar("R")
 
@@ -91,7 +89,7 @@ def _store_of_workers(session: Any, address: StoreAddress) -> Iterator[Finding]:
             yield pa.RecordBatch.from_pylist([probed] * batch.num_rows)
 
     began = time.time()
-    tasks = session.range(0, _PROBES, 1, numPartitions=_PROBES).mapInArrow(probe, "host string, problem string")
+    tasks = session.range(0, PARTITIONS, 1, numPartitions=PARTITIONS).mapInArrow(probe, "host string, problem string")
     doing = "letting executors write to the store"
     found = {Probed(row["host"], row["problem"]) for row in _in_time(session, doing, tasks.collect)}
     failed = {probed.host: probed.problem for probed in found if probed.problem}

@@ -98,14 +98,13 @@ def up(
             is_due = keeper_process.is_started(settings) and (missing or not keeper_process.running(settings))
             if not (keep or is_due):
                 return
-            if keeper_process.is_in_foreground(settings):
+            if keeper_process.start(settings, die_with_parent=die_with_parent):
+                report_step("keeper: starts engines again that end or hang")
+            else:
                 report_step(
                     "keeper: goes on with the settings that it was started with. If they have changed, start it again, "
                     "under systemd as `tinytags up --systemd` says"
                 )
-                return
-            keeper_process.start(settings, die_with_parent=die_with_parent)
-            report_step("keeper: starts engines again that end or hang")
 
         try:
             start_all(embedded, context, die_with_parent)

@@ -136,8 +136,9 @@ def _core(context: Context, engine: str) -> dict[str, str]:
 def _hdfs(context: Context) -> dict[str, str]:
     node, data = context.ports["namenode"], context.ports["datanode"]
     host, listen = context.network.host("namenode"), context.network.listen
+    copies = context.settings.hdfs_replication or 1
     return {
-        "dfs.replication": str(context.settings.hdfs_replication or 1),
+        "dfs.replication": str(copies),
         "dfs.permissions.superusergroup": "supergroup",
         "dfs.namenode.name.dir": (context.folder("namenode") / "data").as_uri(),
         "dfs.namenode.rpc-address": f"{host}:{node['rpc']}",
@@ -162,7 +163,7 @@ def _hdfs(context: Context) -> dict[str, str]:
         # The DataNode retries every half second for 25 s; after that, it sleeps for 5 s between tries.
         "ipc.client.connect.retry.interval": "500",
         "ipc.client.connect.max.retries": "50",
-        **(_OF_SEVERAL if (context.settings.hdfs_replication or 1) > 1 else {}),
+        **(_OF_SEVERAL if copies > 1 else {}),
     }
 
 

@@ -81,7 +81,7 @@ def running(settings: Settings) -> Record | None:
     return record if processes.find(record) is not None else None
 
 
-def is_in_foreground(settings: Settings) -> bool:
+def _is_in_foreground(settings: Settings) -> bool:
     """Return whether a keeper runs that others, such as systemd, look after: they stop it, and start it again."""
     return running(settings) is not None and read_state(settings).in_foreground
 
@@ -91,8 +91,8 @@ def is_started(settings: Settings) -> bool:
     return processes.read_record(folder(settings)) is not None
 
 
-def start(settings: Settings, *, die_with_parent: bool) -> None:
-    """Start the keeper in place of the one that runs, with the environment of this process.
+def start(settings: Settings, *, die_with_parent: bool) -> bool:
+    """Start the keeper in place of the one that runs, with the environment of this process; return whether it did.
 
     The caller holds the lock of the home. A keeper in the foreground is left alone.
 
@@ -101,8 +101,8 @@ def start(settings: Settings, *, die_with_parent: bool) -> None:
     FinalError
         If it ends while it is starting.
     """
-    if is_in_foreground(settings):
-        return
+    if _is_in_foreground(settings):
+        return False
     stop(settings)
     flags = ("--die-with-parent",) if die_with_parent else ()
     launch = Launch((sys.executable, "-m", "tinytags_tasks.services.keeper", *flags), environment(settings))
@@ -115,12 +115,13 @@ def start(settings: Settings, *, die_with_parent: bool) -> None:
             log = log_file(settings)
             raise FinalError(f"the keeper did not start; {log} ends with:\n{last_lines(log)}")
         time.sleep(0.05)
+    return True
 
 
 def stop(settings: Settings) -> None:
     """Stop the keeper, unless others look after it in the foreground."""
     record = processes.read_record(folder(settings))
-    if record is None or is_in_foreground(settings):
+    if record is None or _is_in_foreground(settings):
         return
     processes.stop_alone(record, grace_seconds=STOP_SECONDS)  # its children are engines
     processes.record_file(folder(settings)).unlink(missing_ok=True)

@@ -208,15 +208,16 @@ class HdfsStorage:
         """
         try:
             return self._rename(temporary, path, overwrite=overwrite)
-        except (requests.ConnectionError, HdfsError) as error:
-            if isinstance(error, HdfsError) and not is_missing(error):
-                raise
-            found = self._hdfs.find(path)
-            if found is not None and found["fileId"] == file_id:
+        except HdfsError as error:
+            if is_missing(error) and self._is_file(path, file_id):
                 return True
-            if isinstance(error, HdfsError):
-                raise
-            return self._rename(temporary, path, overwrite=overwrite)
+            raise
+        except requests.ConnectionError:
+            return self._is_file(path, file_id) or self._rename(temporary, path, overwrite=overwrite)
+
+    def _is_file(self, path: str, file_id: int) -> bool:
+        found = self._hdfs.find(path)
+        return found is not None and found["fileId"] == file_id
 
     def _rename(self, source: str, target: str, *, overwrite: bool) -> bool:
         try:

@@ -118,7 +118,7 @@ def translate(
         return refused
     if isinstance(error, requests.ConnectionError | requests.Timeout | RedirectFailedError):
         node = problem_of_datanode(error, urls)
-        host = _host(str(error.request.url)) if error.request is not None else ""
+        host = _asked_host(error)
         which = f" at {host}, the last of {len(urls)} addresses" if host and len(urls) > 1 else ""
         remedy = node or (
             f"HDFS does not answer{which}; see `tinytags status`, start it with `tinytags up` or check "
@@ -198,7 +198,7 @@ def problem_of_datanode(error: requests.RequestException, urls: Sequence[str]) -
 
     The NameNode redirects to DataNodes by the names that they have in its own network.
     """
-    host = _host(str(error.request.url)) if error.request is not None else ""
+    host = _asked_host(error)
     if not host or host in map(_host, urls):
         return ""
     if any(isinstance(cause, socket.gaierror | urllib3.exceptions.NameResolutionError) for cause in causes(error)):
@@ -207,6 +207,10 @@ def problem_of_datanode(error: requests.RequestException, urls: Sequence[str]) -
             "DNS or to /etc/hosts, or set dfs.datanode.hostname to a name that is known here"
         )
     return f"the DataNode {host}, to which the NameNode redirects, does not answer; check that it runs"
+
+
+def _asked_host(error: requests.RequestException) -> str:
+    return _host(str(error.request.url)) if error.request is not None else ""
 
 
 def _host(url: str) -> str:
