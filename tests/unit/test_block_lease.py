@@ -11,13 +11,20 @@ import pytest
 from faulty_storage import MODES, FaultyStorage, Killed, files_under
 from small_run import BLOCKS, SolrHere, SparkHere, address_of, index_all, make_run, quiet, score_all
 
-from tinytags_tasks.errors import LostWriteError, OtherWriterError, ReconcileError, TinyTagsError, TransientError
+from tinytags_tasks.errors import (
+    LostWriteError,
+    MissingError,
+    OtherWriterError,
+    ReconcileError,
+    TinyTagsError,
+    TransientError,
+)
 from tinytags_tasks.index.step import DeleteRequest, IndexRequest, delete_blocks, index_blocks
 from tinytags_tasks.publish.step import reconcile_run
 from tinytags_tasks.score import block as block_module
 from tinytags_tasks.score import step, worker
 from tinytags_tasks.score.block import score_block
-from tinytags_tasks.store import layout, lease
+from tinytags_tasks.store import block_lease, layout, lease
 from tinytags_tasks.store.block_lease import hold_blocks, is_held
 from tinytags_tasks.store.ledger import read_ledger
 from tinytags_tasks.store.local import LocalStorage
@@ -309,6 +316,24 @@ def test_a_writer_whose_sign_of_life_is_deleted_as_a_leftover_takes_no_block_wit
     monkeypatch.setattr(lease.Leases, "_create", create)
     for ours in hold_blocks(run.name, [0], storage=storage, report=quiet):
         assert storage.exists(layout.writer_lease_file(layout.leases_folder(run.name), ours.writer))
+    assert lost
+
+
+def test_a_writer_whose_temporary_folder_is_deleted_while_it_makes_it_takes_the_block_at_its_next_try(
+    storage, monkeypatch
+):
+    run = make_run(storage)
+    monkeypatch.setattr(block_lease, "_POLL_SECONDS", 0.01)
+    genuine, lost = LocalStorage.make_folder, []
+
+    def make_folder(inner, path):
+        if not lost:
+            lost.append(path)
+            raise MissingError(f"{path}: no such file in the store")
+        genuine(inner, path)
+
+    monkeypatch.setattr(LocalStorage, "make_folder", make_folder)
+    assert [ours.blocks for ours in hold_blocks(run.name, [0], storage=storage, report=quiet)] == [[0]]
     assert lost
 
 

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 from storage_contract import StorageContract
 
-from tinytags_tasks.errors import FinalError, MissingError, TransientError
+from tinytags_tasks.errors import FinalError, LostWriteError, MissingError, TransientError
 from tinytags_tasks.store.local import LocalStorage
 from tinytags_tasks.store.opening import open_store
-from tinytags_tasks.store.protocol import StoreAddress
+from tinytags_tasks.store.protocol import StoreAddress, temporary_name
 
 
 class TestLocalStorage(StorageContract):
@@ -75,6 +75,24 @@ class TestLocalStorage(StorageContract):
         monkeypatch.setattr(storage, "names", lambda path: ["file"])
         assert storage.sizes("folder") == {}
         assert storage.delete("folder/file") is False
+
+    def test_a_temporary_folder_is_deleted_whole_or_moved_whole(self, storage, monkeypatch):
+        temporary, genuine, moved = temporary_name("folder/model"), shutil.rmtree, []
+
+        def move_first(folder, *arguments, **options):
+            with pytest.raises(LostWriteError, match="another writer deleted"):
+                moved.append(storage.rename(temporary, "folder/model"))
+            storage.make_folder(f"{temporary}/inner")
+            genuine(folder, *arguments, **options)
+
+        storage.make_folder(f"{temporary}/inner")
+        with monkeypatch.context() as patch:
+            patch.setattr(shutil, "rmtree", move_first)
+            assert storage.delete(temporary) is True
+        assert moved == []
+        assert [path.name for path in (storage.root / "folder").iterdir()] == [temporary.rpartition("/")[2]]
+        assert storage.delete(temporary) is True
+        assert list((storage.root / "folder").iterdir()) == []
 
     def test_spark_finds_a_file_by_its_url(self, storage):
         assert storage.url("folder/file") == (storage.root / "folder" / "file").as_uri()

@@ -281,8 +281,8 @@ class _Writer:
 
     def _create(self, path: str) -> bool:
         temporary = temporary_name(path)
-        self._storage.make_folder(f"{temporary}/{self.name}")
         try:
+            self._storage.make_folder(f"{temporary}/{self.name}")
             if self._storage.rename(temporary, path):
                 return True
         except (MissingError, LostWriteError):

@@ -186,10 +186,12 @@ class LocalStorage:
         target = self.root / path
         try:
             with self._translated(path):
-                if target.is_dir():
-                    shutil.rmtree(target)
-                else:
+                if not target.is_dir():
                     target.unlink()
+                    return True
+                if is_temporary(target.name):  # its writer may be about to move it: it moves all of it or nothing
+                    target = target.rename(self.root / temporary_name(path))
+                shutil.rmtree(target)
         except MissingError:
             return False
         return True
