@@ -28,7 +28,7 @@ from tinytags_tasks.store import block_lease, layout, lease
 from tinytags_tasks.store.block_lease import hold_blocks, is_held
 from tinytags_tasks.store.ledger import read_ledger
 from tinytags_tasks.store.local import LocalStorage
-from tinytags_tasks.store.protocol import Storage
+from tinytags_tasks.store.protocol import Storage, temporary_name
 from tinytags_tasks.store.run_records import BlockState, Run
 from tinytags_tasks.upkeep.backfill import BackfillRequest, plan_backfill
 
@@ -202,6 +202,25 @@ def test_a_writer_holds_a_block_whose_lease_it_was_told_it_had_lost(storage):
         held += ours.blocks
     assert held == [0, 1]
     assert told == []
+    assert storage.names(layout.leases_folder(run.name)) == []
+
+
+def test_a_lease_that_was_moved_away_to_be_checked_and_is_back_is_its_writers_again(storage):
+    run = make_run(storage)
+    lease_path = layout.block_lease_folder(layout.leases_folder(run.name), 0)
+    moved = temporary_name(lease_path)
+    told, held = [], []
+
+    def move_back(message: str) -> None:
+        told.append(message)
+        storage.rename(moved, lease_path)
+
+    for ours in hold_blocks(run.name, [0], storage=storage, report=move_back, patience_seconds=0.0):
+        held += ours.blocks
+        if not told:
+            storage.rename(lease_path, moved)
+    assert held == [0, 0]
+    assert told == ["blocks 0 were taken over by another writer: checking them again"]
     assert storage.names(layout.leases_folder(run.name)) == []
 
 

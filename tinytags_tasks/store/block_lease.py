@@ -218,8 +218,8 @@ class _Writer:
         ]
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             owners = dict(zip(leased, pool.map(self._owner, leased), strict=True))
-            abandoned = {owner: self._is_abandoned(owner) for owner in set(owners.values())}
-            open_blocks = [block for block in blocks if block not in owners or abandoned[owners[block]]][:most]
+            is_free = {owner: owner == self.name or self._is_abandoned(owner) for owner in set(owners.values())}
+            open_blocks = [block for block in blocks if block not in owners or is_free[owners[block]]][:most]
             taken = pool.map(lambda block: self._take(block, owners.get(block)), open_blocks)
             return [block for block, is_ours in zip(open_blocks, taken, strict=True) if is_ours]
 
@@ -277,6 +277,8 @@ class _Writer:
 
     def _take(self, block: int, abandoned_by: str | None) -> bool:
         path = layout.block_lease_folder(self._folder, block)
+        if abandoned_by == self.name:  # was held already: somebody who checked it moved it away, and has moved it back
+            return True
         return (abandoned_by is None or self._remove(path, abandoned_by)) and self._create(path)
 
     def _create(self, path: str) -> bool:
