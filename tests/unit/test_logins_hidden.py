@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
+from certificates import make_certificate, speak_tls
 from name_nodes import DONE, FILE, name_node, refusal
 
 from tinytags_tasks.cli import follow
@@ -116,6 +117,18 @@ def test_engines_that_do_not_answer_are_named_without_a_login():
     assert "hidden" not in str(raised.value)
     with pytest.raises(BadInputError, match="'http://spark' is not a Spark Connect address"):
         SparkAddress.parse("http://u:hidden@spark")
+
+
+def test_an_engine_whose_certificate_is_not_trusted_is_not_said_to_be_away(tmp_path, monkeypatch):
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    with name_node() as server:
+        speak_tls(server, make_certificate(tmp_path))
+        url = with_login(server).replace("http:", "https:")
+        told = r"certificate of the server is not valid .*SSL_CERT_FILE"
+        for ask in (get_json, answers):
+            with pytest.raises(EngineDownError, match=told) as raised:
+                ask(url)
+            assert "hidden" not in str(raised.value)
 
 
 def test_whether_hdfs_is_ready_is_asked_with_the_login_of_its_address():

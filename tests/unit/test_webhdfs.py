@@ -410,6 +410,15 @@ def test_an_hdfs_that_fails_is_not_away():
     assert not isinstance(raised.value, WaitError)
 
 
+def test_more_copies_than_the_cluster_allows_are_not_asked_for_again():
+    message = "Requested replication factor of 600 exceeds maximum of 512 for /store/a from 127.0.0.1"
+    with (
+        name_node(CREATE=refusal(403, "IOException", message)) as server,
+        pytest.raises(FinalError, match=r"exceeds maximum of 512 .*correct TINYTAGS_HDFS_REPLICATION"),
+    ):
+        store(server).write("a", b"content")
+
+
 @pytest.mark.parametrize("message", ["No active nodes contain this block", "Block could not be located. Path=/store/a"])
 def test_a_block_that_no_datanode_has_reported_yet_is_waited_for_by_a_reader(message):
     with name_node(OPEN=refusal(403, "IOException", message)) as server, pytest.raises(EngineDownError) as raised:

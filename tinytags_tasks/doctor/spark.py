@@ -52,11 +52,11 @@ def _session(runtime: Runtime) -> Iterator[Finding]:
             yield _area.warning("version", difference, f"use Spark {CLIENT}")
         else:
             yield _area.ok("version", f"Spark {server}, pyspark here {CLIENT}")
-        with spark_errors("asking Spark's executors for their versions"):
+        with spark_errors("sending code to Spark"):
             if settings.spark_send_code or settings.spark_archive:
                 ready_workers(session, settings.spark_archive)
-            began = time.time()
-            workers = ask_workers(session)
+        doing = "waiting for executors and asking for their versions"  # YARN may have no free container
+        began, workers = _in_time(session, doing, lambda: (time.time(), ask_workers(session)))
         executors = _executors(workers)
         yield executors
         yield _area.clock(max((worker.clock for worker in workers), key=lambda clock: abs(clock - began)), began)

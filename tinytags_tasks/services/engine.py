@@ -10,7 +10,7 @@ from typing import Any
 
 import urllib3
 
-from tinytags_tasks.errors import BadInputError, EngineDownError
+from tinytags_tasks.errors import BadInputError, EngineDownError, refused_certificate
 from tinytags_tasks.parts import python_path
 from tinytags_tasks.secrecy import without_password
 from tinytags_tasks.services.engine_secrets import NO_SECRETS, Secrets
@@ -144,7 +144,7 @@ def answers(url: str) -> None:
     try:
         status = _http.request("GET", url, redirect=False).status
     except urllib3.exceptions.HTTPError as error:
-        raise EngineDownError(f"nothing answers at {without_password(url)} ({type(error).__name__})") from error
+        raise _away(url, error) from error
     if status >= 500:
         raise RefusedError(f"{without_password(url)} answered {status}")
 
@@ -183,8 +183,15 @@ def get_json(url: str, *, kerberos: bool = False, **query: str) -> Any:  # noqa:
             raise RefusedError(f"{without_password(url)} answered {answer.status}")
         return answer.json()
     except urllib3.exceptions.HTTPError as error:
-        raise EngineDownError(f"nothing answers at {without_password(url)} ({type(error).__name__})") from error
+        raise _away(url, error) from error
     except (KerberosError, BadInputError) as error:
         raise EngineDownError(str(error)) from error
     except ValueError as error:
         raise EngineDownError(f"{without_password(url)} did not answer with JSON: is it another server?") from error
+
+
+def _away(url: str, error: urllib3.exceptions.HTTPError) -> EngineDownError:
+    where = without_password(url)
+    if refused := refused_certificate(error, where, "the server"):
+        return EngineDownError(str(refused))
+    return EngineDownError(f"nothing answers at {where} ({type(error).__name__})")

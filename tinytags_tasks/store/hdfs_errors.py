@@ -89,6 +89,10 @@ _QUOTAS = {
 }
 
 
+_COPIES = "Requested replication factor of"
+"""What the message of a plain ``IOException`` contains if the cluster allows fewer copies, or demands more."""
+
+
 class RedirectFailedError(requests.RequestException):
     """What a NameNode or a gateway redirects to does not answer."""
 
@@ -146,6 +150,8 @@ def _refused(error: HdfsError, where: str) -> TinyTagsError:
         return EngineDownError(f"{where}: {problem} ({message})", HDFS)
     if quota := _QUOTAS.get(exception):
         return FinalError(f"{where}: {quota} ({message}); free some, or have the quota raised (`hdfs dfsadmin`)")
+    if _COPIES in message:
+        return FinalError(f"{where}: HDFS rejected this ({message}); correct TINYTAGS_HDFS_REPLICATION")
     if is_forbidden(error) or exception in _FINAL:
         return FinalError(f"{where}: HDFS rejected this ({message}); ask its administrator")
     return TransientError(f"{where}: HDFS failed ({message})")
