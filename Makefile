@@ -22,7 +22,7 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "tinytags: error: $(PYTHON) is older than Python 3.11; name another: make PYTHON=python3.12 ..." >&2; exit 2; }
 	@if command -v uv >/dev/null; then \
-		uv venv -q --allow-existing --python "$(PYTHON)" $(VENV) && \
+		uv venv -q --seed --allow-existing --python "$(PYTHON)" $(VENV) && \
 		uv pip install -q --python $(BIN)/python --no-deps --require-hashes -r requirements.lock && \
 		uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e . ; \
 	else \
@@ -71,5 +71,6 @@ bench: install
 lock:
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --group dev pyproject.toml -o requirements.lock
 
+# Leaves the store, reviews and passwords, which are in .tinytags.
 clean: stop
-	rm -rf $(VENV) site .tinytags .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from airflow.sdk import Asset, AssetAlias, CronTriggerTimetable, Param, dag, get_current_context
 from tinytags_metrics import count_failure
-from tinytags_notify import FailureNotifier
+from tinytags_notify import FailureNotifier, connection_or_none
 from tinytags_suggestions import settings_or_none
 from tinytags_waits import end_wait, wait
 
@@ -161,20 +161,14 @@ def errors_for_airflow(work: Callable[P, R]) -> Callable[P, R]:
 
 def runtime() -> Runtime:
     """Build the clients from Airflow's connections; the settings supply what these leave out."""
-    from airflow.sdk import BaseHook
-
     from tinytags_tasks.runtime import Runtime
     from tinytags_tasks.settings import load_settings
 
-    settings = load_settings().with_connections(BaseHook.get_connection(HDFS), BaseHook.get_connection(SOLR))
-    return Runtime(
-        settings.model_copy(
-            update={
-                "spark_url": spark_address(BaseHook.get_connection(SPARK)),
-                "spark_tokens": None,  # the connection has the token, if Spark asks for one
-            }
-        )
-    )
+    settings = load_settings().with_connections(connection_or_none(HDFS), connection_or_none(SOLR))
+    if spark := connection_or_none(SPARK):
+        # The connection has the token, if Spark asks for one.
+        settings = settings.model_copy(update={"spark_url": spark_address(spark), "spark_tokens": None})
+    return Runtime(settings)
 
 
 def spark_address(connection: Any) -> str:  # noqa: ANN401 - Airflow's connection

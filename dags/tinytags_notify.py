@@ -33,7 +33,7 @@ class FailureNotifier(BaseNotifier):  # type: ignore[misc]  # Airflow comes with
         context
             Airflow's context of the task that failed.
         """
-        if (connection := _connection()) is not None:
+        if (connection := connection_or_none(CONNECTION)) is not None:
             _send(*failure_message(context), connection, "failure")
 
 
@@ -48,7 +48,7 @@ class SuccessNotifier(BaseNotifier):  # type: ignore[misc]  # as above
         context
             Airflow's context of the task that succeeded, or was skipped.
         """
-        if _TOLD in context and (connection := _connection()) is not None:
+        if _TOLD in context and (connection := connection_or_none(CONNECTION)) is not None:
             _send(*success_message(context, context[_TOLD]), connection, "success")
 
 
@@ -63,7 +63,7 @@ class ApprovalNotifier(BaseNotifier):  # type: ignore[misc]  # as above
         context
             Airflow's context of the task that awaits an approval.
         """
-        if (connection := _connection()) is not None:
+        if (connection := connection_or_none(CONNECTION)) is not None:
             _send(*approval_message(context), connection, "approval")
 
 
@@ -79,7 +79,7 @@ def tell_success(context: Any, compose: Callable[[], Sequence[str]]) -> None:  #
     """
     from tinytags_tasks.errors import TinyTagsError
 
-    if not _wants_success(_connection()):
+    if not _wants_success(connection_or_none(CONNECTION)):
         return
     try:
         context[_TOLD] = list(compose())
@@ -139,12 +139,13 @@ def approval_message(context: Any) -> tuple[str, str]:  # noqa: ANN401 - as abov
     return subject, f"{subject}\n\n{task.body.strip()}\n\n{ending}\n{page}"
 
 
-def _connection() -> Any | None:  # noqa: ANN401 - Airflow's connection
+def connection_or_none(name: str) -> Any | None:  # noqa: ANN401 - Airflow's connection
+    """Return a connection of Airflow; None if there is none of that name."""
     from airflow.sdk import BaseHook
     from airflow.sdk.exceptions import AirflowNotFoundException
 
     try:
-        return BaseHook.get_connection(CONNECTION)
+        return BaseHook.get_connection(name)
     except AirflowNotFoundException:
         return None
 

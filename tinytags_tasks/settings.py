@@ -292,20 +292,26 @@ class Settings(BaseSettings):
         ----------
         hdfs, solr
             Airflow ``Connection`` objects; None if there is no such connection. The extra ``url`` is the whole address.
-            Without it, the address is made of the connection's parts. HDFS' extra ``kerberos`` says whether it asks for
-            a ticket. The login of Solr's connection, if it has one, is
+            Without it, the address is made of the connection's parts. HDFS' extra ``rpc`` is ``hdfs_url``, ``kerberos``
+            says whether it asks for a ticket. The login of Solr's connection, if it has one, is
             used as both the admin and the writer.
 
         Raises
         ------
         BadInputError
-            If a connection has neither a host nor the extra ``url``, or an extra has a value that it cannot have.
+            If a connection has neither a host nor the extra ``url``, if HDFS has no ``hdfs_url``, or if an extra has a
+            value that it cannot have.
         """
         overrides: dict[str, object] = {}
         if hdfs:
             first = _address_of(hdfs, default_path="")
             overrides["webhdfs_url"] = ";".join(filter(None, (first, hdfs.extra_dejson.get("others"))))
-            overrides["hdfs_url"] = hdfs.extra_dejson.get("rpc", self.hdfs_url)
+            overrides["hdfs_url"] = hdfs.extra_dejson.get("rpc") or self.hdfs_url
+            if not overrides["hdfs_url"]:
+                raise BadInputError(
+                    f"connection {hdfs.conn_id} does not say where Spark reaches HDFS: set its extra `rpc` to an "
+                    "address such as hdfs://namenode:8020"
+                )
             overrides["hdfs_user"] = hdfs.login or self.hdfs_user
             overrides["hdfs_kerberos"] = _switch_of(hdfs, "kerberos", self.hdfs_kerberos)
         if solr:
@@ -449,13 +455,8 @@ def load_settings() -> Settings:
         first = error.errors()[0]
         name = "TINYTAGS_" + "_".join(str(part) for part in first["loc"]).upper()
         raise BadInputError(f"{name}: {first['msg']} (got {first['input']!r})") from error
-    settings = settings.model_copy(
-        update={
-            "home": settings.home.expanduser().absolute(),
-            "cache": settings.cache.expanduser().absolute(),
-            "demo_source": settings.demo_source.expanduser().absolute(),
-        }
-    )
+    paths = {name: value.expanduser().absolute() for name, value in settings if isinstance(value, Path)}
+    settings = settings.model_copy(update=paths)  # engines have other working folders
     if not settings.addresses_file.exists():
         return settings
     try:

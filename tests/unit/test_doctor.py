@@ -190,6 +190,29 @@ def test_a_job_that_does_not_end_is_not_waited_for(monkeypatch):
         ended.set()
 
 
+@pytest.mark.parametrize("sends", [False, True])
+def test_executors_that_never_come_are_not_waited_for(monkeypatch, sends):
+    class Waiting(Session):
+        version = spark.CLIENT
+
+        def _run(self, work, rows):
+            ended.wait()
+
+        def stop(self):
+            pass
+
+    ended = threading.Event()
+    monkeypatch.setattr(spark, "JOB_SECONDS", 0.01)
+    monkeypatch.setattr(spark, "open_session", lambda address, token: Waiting())
+    runtime = SimpleNamespace(settings=Settings(spark_url="sc://yarn", spark_send_code=sends))
+    try:
+        *_, finding = spark.examine_spark(runtime)
+    finally:
+        ended.set()
+    assert (finding.subject, finding.verdict) == ("session", "fails")
+    assert "no end within 0 s of " in finding.text
+
+
 def cluster(state: str, leader: str, name: str = "tinytags-run"):
     replica = {"state": state, "leader": leader, "core": "run_shard1_replica_n1"}
     other = {"state": "active", "core": "run_shard1_replica_n2"}

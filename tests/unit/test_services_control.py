@@ -6,10 +6,12 @@ import os
 import sys
 import threading
 import time
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 import web_engine
+from serving import serving
 from typer.testing import CliRunner
 from web_engine import make_group, web_unready
 
@@ -128,7 +130,12 @@ def test_an_external_engine_is_asked_but_not_started(settings: Settings, monkeyp
     monkeypatch.setenv("TINYTAGS_SEARCH_URL", "http://127.0.0.1:1")
     with pytest.raises(EngineDownError, match="search is external"):
         quiet_up(settings)
-    assert status(settings)[0].state == "external"
+    assert status(settings)[0].state == "away"
+    assert CliRunner().invoke(cli.app, ["status"]).exit_code == 1
+    with serving(SimpleHTTPRequestHandler) as server:
+        monkeypatch.setenv("TINYTAGS_SEARCH_URL", f"http://127.0.0.1:{server.server_port}")
+        assert status(settings)[0].state == "external"
+        assert CliRunner().invoke(cli.app, ["status"]).exit_code == 0
     assert not (settings.home / "services" / "web").exists()
 
 

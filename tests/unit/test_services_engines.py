@@ -118,7 +118,8 @@ def test_another_database_is_refused_without_telling_its_password(settings: Sett
 def test_what_python_lacks_for_postgresql_is_named(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(airflow_database, "missing_drivers", lambda: ["asyncpg"])
     settings = settings.model_copy(update={"airflow_database": SecretStr("postgresql://user@db/airflow")})
-    with pytest.raises(BadInputError, match=r"no asyncpg: install .* `pip install 'tinytags\[postgresql\]'`"):
+    remedy = r"no asyncpg: install them with TinyTags' extra `postgresql` \(docs/dags\.md\)"
+    with pytest.raises(BadInputError, match=remedy):
         airflow_database.database_of(settings)
 
 

@@ -90,10 +90,12 @@ def test_folders_are_absolute_whatever_the_working_folder(monkeypatch, tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TINYTAGS_HOME", "state")
     monkeypatch.setenv("TINYTAGS_CACHE", "~/cache")
+    monkeypatch.setenv("TINYTAGS_SPARK_ARCHIVE", "executors.tar.gz")
     monkeypatch.setenv("HOME", str(tmp_path / "me"))
     settings = load_settings()
     assert settings.home == tmp_path / "state"
     assert settings.cache == tmp_path / "me" / "cache"
+    assert settings.spark_archive == tmp_path / "executors.tar.gz"
     assert settings.addresses_file == tmp_path / "state" / "addresses.json"
 
 
@@ -165,6 +167,14 @@ def test_a_pair_of_name_nodes_without_ports_is_one_address():
     hdfs = connection(extra_dejson={"url": pair, "rpc": "hdfs://cluster"})
     used = Settings().with_connections(hdfs, None)
     assert (used.address("webhdfs_url"), used.address("hdfs_url")) == (pair, "hdfs://cluster")
+
+
+def test_an_hdfs_without_its_rpc_address_says_what_to_set():
+    hdfs = connection(host="namenode", port=9870)
+    with pytest.raises(BadInputError, match="connection c does not say where Spark reaches HDFS: set its extra `rpc`"):
+        Settings().with_connections(hdfs, None)
+    used = Settings(hdfs_url="hdfs://namenode:8020").with_connections(hdfs, None)
+    assert used.address("hdfs_url") == "hdfs://namenode:8020"
 
 
 def test_a_connection_without_a_host_says_what_to_set():

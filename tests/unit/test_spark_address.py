@@ -100,3 +100,18 @@ def test_dags_use_the_spark_of_the_settings_whatever_its_address_has(
     monkeypatch.setenv("AIRFLOW_CONN_OUR_SPARK", connections(settings)["AIRFLOW_CONN_TINYTAGS_SPARK"])
     used = spark_address(BaseHook.get_connection(connected))
     assert SparkAddress.parse(used) == SparkAddress.parse(url).with_default("token", "a/b c")
+
+
+def test_dags_of_an_airflow_without_connections_use_the_settings(
+    connected: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from tinytags_airflow import runtime
+
+    told = {"webhdfs_url": "http://a", "hdfs_url": "hdfs://a", "solr_url": "http://a/solr", "spark_url": "sc://a"}
+    monkeypatch.setenv("TINYTAGS_HOME", str(tmp_path))
+    for name, url in told.items():
+        monkeypatch.setenv(f"TINYTAGS_{name.upper()}", url)
+    used = runtime().settings
+    assert {name: used.address(name) for name in told} == told
+    monkeypatch.setenv("AIRFLOW_CONN_TINYTAGS_SPARK", json.dumps({"conn_type": "spark_connect", "host": "sc://b"}))
+    assert runtime().settings.address("spark_url") == "sc://b:15002"

@@ -73,6 +73,14 @@ def test_workers_with_an_older_version_that_was_sent_are_sent_this_one(packed_al
     assert {worker.code for worker in ask_workers(session)} == {code_hash()}
 
 
+def test_a_zip_of_any_name_is_the_version_that_it_holds(packed_alone, tmp_path):
+    packed_alone("another.zip")
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    assert {worker.code for worker in ask_workers(Session(tmp_path))} == {code_hash(package)}
+
+
 def test_workers_with_another_version_are_refused_where_code_is_not_sent(packed_alone, tmp_path):
     packed_alone("another.zip")
     session = Session(tmp_path)

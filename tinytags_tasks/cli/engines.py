@@ -78,7 +78,7 @@ def down(engines: Engines = None) -> None:
 
 @app.command()
 def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Show the state of each engine and of the keeper; exit code 1 if one is dead, or the disk is full."""
+    """Show the state of each engine and of the keeper; exit code 1 if one does not work, or the disk is full."""
     from tinytags_tasks import services
     from tinytags_tasks.services.disk import disk_is_full, disk_is_low
     from tinytags_tasks.settings import load_settings
@@ -91,7 +91,7 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
         _print_engines(engines)
     if problem := disk_is_low(settings.home):
         say(problem)
-    if disk_is_full(settings.home) or any(engine.state == "dead" for engine in engines):
+    if disk_is_full(settings.home) or any(engine.state in ("dead", "unready", "away") for engine in engines):
         raise typer.Exit(1)
 
 

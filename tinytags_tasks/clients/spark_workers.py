@@ -165,6 +165,7 @@ def ask_workers(session: Any) -> list[Worker]:  # noqa: ANN401
         import platform
         import socket
         import time
+        import zipfile
 
         import pyarrow
 
@@ -173,13 +174,20 @@ def ask_workers(session: Any) -> list[Worker]:  # noqa: ANN401
             code = problem = ""
             if spec is not None and spec.submodule_search_locations:
                 folder = pathlib.Path(next(iter(spec.submodule_search_locations)))
+                found: dict[pathlib.PurePath, bytes] = {}
+                if folder.is_dir():
+                    found = {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*.py")}
+                elif zipfile.is_zipfile(folder.parent):  # what we or --py-files sent
+                    with zipfile.ZipFile(folder.parent) as packed:
+                        paths = [pathlib.PurePath(name) for name in packed.namelist() if name.endswith(".py")]
+                        inside = [path for path in paths if path.parts[0] == package]
+                        found = {path.relative_to(package): packed.read(str(path)) for path in inside}
                 digest = hashlib.sha256()
-                for file in sorted(folder.rglob("*.py")):
-                    name = str(file.relative_to(folder))
-                    if not name.startswith(beside):
-                        digest.update(f"{name}\n".encode() + file.read_bytes())
-                # The name of a zip file that we sent ends in the hash.
-                code = digest.hexdigest() if folder.is_dir() else folder.parent.stem.rpartition("-")[2]
+                for path in sorted(found):
+                    if not str(path).startswith(beside):
+                        digest.update(f"{path}\n".encode() + found[path])
+                # The name of a zip file that we sent has the hash.
+                code = expected if folder.parent.name == f"tinytags-{expected}.zip" else digest.hexdigest()
             for name in needed if code == expected else ():
                 try:
                     importlib.import_module(name)

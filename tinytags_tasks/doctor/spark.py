@@ -30,8 +30,8 @@ ANSWER_SECONDS = 20.0
 """How long a worker waits for an answer of HDFS: a doctor is not as patient as the pipeline."""
 
 JOB_SECONDS = 130.0
-"""How long a job may take: a worker needs half a minute to give up a DataNode that a firewall hides, and one executor
-may run all four. Hadoop's own client would ask such a NameNode for a quarter of an hour."""
+"""How long a job may take, and what is sent for it: a worker needs half a minute to give up a DataNode that a firewall
+hides, and one executor may run all four. Hadoop's own client would ask such a NameNode for a quarter of an hour."""
 
 R = TypeVar("R")
 
@@ -52,9 +52,8 @@ def _session(runtime: Runtime) -> Iterator[Finding]:
             yield _area.warning("version", difference, f"use Spark {CLIENT}")
         else:
             yield _area.ok("version", f"Spark {server}, pyspark here {CLIENT}")
-        with spark_errors("sending code to Spark"):
-            if settings.spark_send_code or settings.spark_archive:
-                ready_workers(session, settings.spark_archive)
+        if settings.spark_send_code or settings.spark_archive:
+            _in_time(session, "sending code to executors", lambda: ready_workers(session, settings.spark_archive))
         doing = "waiting for executors and asking for their versions"  # YARN may have no free container
         began, workers = _in_time(session, doing, lambda: (time.time(), ask_workers(session)))
         executors = _executors(workers)

@@ -34,7 +34,7 @@ def database_of(settings: Settings) -> str:
     if missing := missing_drivers():
         raise BadInputError(
             f"TINYTAGS_AIRFLOW_DATABASE is set, but Python has no {' and no '.join(missing)}: install them with "
-            "`pip install 'tinytags[postgresql]'`"
+            "TinyTags' extra `postgresql` (docs/dags.md)"
         )
     return address
 

@@ -26,7 +26,9 @@ class EngineStatus:
     """The state of one engine, or of the keeper."""
 
     name: str
-    state: Literal["running", "starting", "dead", "stopped", "external"]
+    state: Literal["running", "starting", "unready", "dead", "stopped", "external", "away"]
+    """``unready`` was ready and does not answer; ``external`` is one of the user's own, ``away`` such a one
+    that does not answer."""
     pid: int | None = None
     address: str | None = None
     log: Path | None = None
@@ -66,8 +68,9 @@ def _status_of(
     address = getattr(context.settings, engine.address) if engine.address else None
     address = address and without_password(address)
     if is_external(group, external):
-        detail = group.unreachable(context.settings) or "answers"
-        return EngineStatus(engine.name, "external", address=address, detail=detail)
+        problem = group.unreachable(context.settings)
+        state: Literal["away", "external"] = "away" if problem else "external"
+        return EngineStatus(engine.name, state, address=address, detail=problem or "answers")
     log = engine_log(context, engine)
     record = processes.read_record(context.folder(engine.name))
     if record is None and not is_wanted:
@@ -78,7 +81,7 @@ def _status_of(
     was_ready = record.ready_after_seconds is not None
     return EngineStatus(
         engine.name,
-        "running" if reason is None or was_ready else "starting",
+        "running" if reason is None else "unready" if was_ready else "starting",
         pid=record.pid,
         address=address,
         log=log,
@@ -88,7 +91,7 @@ def _status_of(
 
 
 def _with_history(engine: EngineStatus, history: History | None) -> EngineStatus:
-    if history is None or engine.state in ("stopped", "external"):
+    if history is None or engine.state in ("stopped", "external", "away"):
         return engine
     return replace(
         engine,
@@ -111,11 +114,12 @@ def _status_of_keeper(settings: Settings) -> EngineStatus | None:
         return EngineStatus(keeper_process.NAME, "dead", log=log, detail=last_lines(log, 5))
     state = keeper_process.read_state(settings)
     detail = "starts engines again that end or hang" if state.engines else "has no engine to look after"
-    if (silent := time.time() - max(state.looked_at, record.started_at)) > SILENT_SECONDS:
+    hangs = (silent := time.time() - max(state.looked_at, record.started_at)) > SILENT_SECONDS
+    if hangs:
         detail = f"has looked at no engine for {silent:.0f} s: `tinytags up --keep` replaces it"
     return EngineStatus(
         keeper_process.NAME,
-        "running",
+        "unready" if hangs else "running",
         pid=record.pid,
         log=None if state.in_foreground else log,
         memory_bytes=processes.memory_bytes(record, alone=True),
