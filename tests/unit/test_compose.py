@@ -188,9 +188,18 @@ def test_commands_work_in_a_folder_that_their_user_may_write(services: dict[str,
     (owned,) = re.findall(r"^RUN install -d -o tinytags .*$", (PROJECT_ROOT / "Dockerfile").read_text(), re.MULTILINE)
     assert "/out" in owned.split()
     for text, kind in ((None, "volume"), ("OUT=./mine\n", "bind")):
-        mounted = composed(text, "--profile", "command")["tinytags"]["volumes"]
-        (out,) = (volume for volume in mounted if volume["target"] == "/out")
-        assert (out["type"], out.get("read_only", False)) == (kind, False)
+        found = composed(text, "--profile", "*")
+        mounted = {
+            name: (out["source"], out["type"], out.get("read_only", False))
+            for name, service in found.items()
+            for out in service["volumes"]
+            if out["target"] == "/out"
+        }
+        source, *told = mounted["tinytags"]
+        assert told == [kind, False]
+        # A run's tasks find the labelled pictures that the command was given there.
+        readers = {name for name in found if name.startswith("airflow-")}
+        assert mounted == dict.fromkeys(readers, (source, kind, True)) | {"tinytags": (source, kind, False)}
 
 
 def test_the_cluster_has_two_of_what_the_profile_adds(services: dict[str, dict]) -> None:
