@@ -118,6 +118,20 @@ def test_links_to_airflow_lead_to_the_port_that_is_open(services: dict[str, dict
             assert found[name]["environment"]["TINYTAGS_AIRFLOW_URL"] == "http://airflow-api-server:8080"
 
 
+def test_the_search_page_is_asked_within_the_network_and_links_lead_to_the_port_that_is_open(
+    composed: Services,
+) -> None:
+    for text, address in (
+        (None, "http://127.0.0.1:8765"),
+        ("SEARCH_PORT=9765\nTINYTAGS_SEARCH_URL=http://127.0.0.1:9765\n", "http://127.0.0.1:9765"),
+        ("TINYTAGS_SEARCH_PUBLIC_URL=https://pictures.example\n", "https://pictures.example"),
+    ):
+        found = composed(text, "--profile", "command")
+        for name in ("airflow-api-server", "airflow-scheduler", "search", "tinytags"):
+            assert found[name]["environment"]["TINYTAGS_SEARCH_PUBLIC_URL"] == address
+            assert found[name]["environment"]["TINYTAGS_SEARCH_URL"] == "http://search:8765"
+
+
 def test_the_files_of_variables_name_only_variables_that_compose_reads() -> None:
     read = set(re.findall(r"\$\{(\w+)", COMPOSE)) | set(re.findall(r"^ +(\w+):(?: +#.*)?$", COMPOSE, re.MULTILINE))
     settings = {f"TINYTAGS_{name.upper()}" for name in Settings.model_fields}
