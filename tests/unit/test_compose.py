@@ -158,6 +158,28 @@ def test_the_cluster_is_added_to_what_the_user_has_set(composed: Services) -> No
     assert (published["host_ip"], published["published"]) == ("192.168.0.9", "9765")
 
 
+def test_each_worker_of_the_cluster_can_be_made_larger(composed: Services) -> None:
+    defaults = "\n".join(f"{name}={CLUSTER[name]}" for name in ("COMPOSE_PROFILES", "TINYTAGS_SPARK_MASTER"))
+    of_spark = {"SPARK_WORKER_CORES": "4", "SPARK_WORKER_MEMORY": "6g", "SPARK_WORKER_LIMIT": "9g"}
+    mine = of_spark | {"AIRFLOW_WORKER_TASKS": "8", "AIRFLOW_WORKER_MEMORY": "5g"}
+    assert mine.keys() <= CLUSTER.keys()
+    whole = (PROJECT_ROOT / "cluster.env").read_text()
+    for text, cores, memory, limit, tasks, of_airflow in (
+        (defaults, "1", "1g", 1792, "2", 1280),
+        (whole, "1", "1g", 1792, "2", 1280),
+        (whole + "".join(f"{name}={value}\n" for name, value in mine.items()), "4", "6g", 9 * 1024, "8", 5 * 1024),
+    ):
+        found = composed(text)
+        assert found["spark"]["environment"]["SPARK_EXECUTOR_MEMORY"] == memory
+        for number in "12":
+            worker, airflow = found[f"spark-worker{number}"], found[f"airflow-worker{number}"]
+            sizes = {name: worker["environment"][name] for name in ("SPARK_WORKER_CORES", "SPARK_WORKER_MEMORY")}
+            assert sizes == {"SPARK_WORKER_CORES": cores, "SPARK_WORKER_MEMORY": memory}
+            assert int(worker["mem_limit"]) == limit * 2**20
+            assert airflow["environment"]["AIRFLOW__EDGE__WORKER_CONCURRENCY"] == tasks
+            assert int(airflow["mem_limit"]) == of_airflow * 2**20
+
+
 OWN_CODE = {"search", "tinytags", "airflow-worker1", "airflow-worker2"} | {
     f"airflow-{part}" for part in ("prepare", "api-server", "scheduler", "dag-processor", "triggerer")
 }
