@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from documented_commands import PAGES
+from documented_commands import PAGES, blocks_of
 
 from tinytags_tasks.parts import PROJECT_ROOT
 from tinytags_tasks.services import container
@@ -236,6 +236,14 @@ def test_commands_work_in_a_folder_that_their_user_may_write(services: dict[str,
         # A run's tasks find the labelled pictures that the command was given there.
         readers = {name for name in found if name.startswith("airflow-")}
         assert mounted == dict.fromkeys(readers, (source, kind, True)) | {"tinytags": (source, kind, False)}
+
+
+def test_the_page_starts_after_the_secret_of_its_openid_client_is_put_which_it_reads_once() -> None:
+    page = PROJECT_ROOT / "docs" / "security.md"
+    (commands,) = (block for block in blocks_of(page) if "docker compose" in block and "oidc_client_secret" in block)
+    put, start = commands.splitlines()
+    assert put.endswith("cat > /var/lib/tinytags/secrets/oidc_client_secret'")
+    assert start.startswith("docker compose up --wait")
 
 
 def test_the_cluster_has_two_of_what_the_profile_adds(services: dict[str, dict]) -> None:
