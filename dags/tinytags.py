@@ -290,7 +290,7 @@ def propose(reconciled: dict[str, Any]) -> str:
         form["alias"],
         storage=clients.storage,
         solr=clients.solr,
-        search_url=clients.settings.search_url,
+        search_url=clients.settings.search_page,
         report=report,
     )
 

@@ -3,7 +3,6 @@
 from airflow.plugins_manager import AirflowPlugin
 
 from tinytags_tasks.errors import TinyTagsError
-from tinytags_tasks.secrecy import without_password
 from tinytags_tasks.settings import load_settings
 
 
@@ -13,12 +12,12 @@ def search_views() -> list[dict[str, str | bool]]:
     A link has no ``url_route``, so that Airflow does not show the page in a frame, which the page refuses.
     """
     try:
-        url = without_password(load_settings().search_url or "")
+        url = load_settings().search_page or ""
     except TinyTagsError:
         return []  # invalid settings must not break Airflow's UI; every task reports what is wrong with them
     if not url.startswith(("http://", "https://")):
         return []
-    pages = {"TinyTags search": url, "TinyTags review": f"{url.rstrip('/')}/review"}
+    pages = {"TinyTags search": url, "TinyTags review": f"{url}/review"}
     return [{"name": name, "href": href, "destination": "nav", "nav_top_level": True} for name, href in pages.items()]
 
 

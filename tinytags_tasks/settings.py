@@ -167,7 +167,12 @@ class Settings(BaseSettings):
     audit_repair: bool = Field(
         False, description="whether a scheduled audit starts a backfill of the blocks that differ"
     )
-    search_url: str | None = Field(None, description="the search page's address")
+    search_url: str | None = Field(None, description="the search page's address, http://host:8765")
+    search_public_url: str | None = Field(
+        None,
+        description="the address at which people open the search page, for links, such as that of a proxy; default: "
+        "TINYTAGS_SEARCH_URL",
+    )
     search_user: str = Field(
         "tinytags", description="an operator of the search page, besides the accounts of `tinytags accounts`"
     )
@@ -247,6 +252,12 @@ class Settings(BaseSettings):
     def airflow_page(self) -> str | None:
         """Airflow's address for people; programs ask at :attr:`airflow_url`."""
         url = self.airflow_public_url or self.airflow_url
+        return url and without_password(url).rstrip("/")
+
+    @property
+    def search_page(self) -> str | None:
+        """The search page's address for people; programs ask at :attr:`search_url`."""
+        url = self.search_public_url or self.search_url
         return url and without_password(url).rstrip("/")
 
     def password(self, name: str) -> str:

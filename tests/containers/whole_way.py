@@ -93,6 +93,12 @@ def test_what_people_follow_is_open_on_the_host(first_run: str) -> None:
     assert "airflow-api-server" not in first_run
 
 
+def test_every_engine_answers_the_command_line(first_run: str) -> None:
+    engines = json.loads(tinytags("status", "--json"))
+    assert "search" in {engine["name"] for engine in engines}
+    assert {engine["name"]: engine["detail"] for engine in engines if engine["detail"] != "answers"} == {}
+
+
 def test_a_source_is_inspected_and_its_sheet_written(first_run: str) -> None:
     assert re.search(r"^sheet +\S+\.png: images", tinytags("corpus", "inspect", "demo"), re.MULTILINE)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from documented_commands import PAGES
+from documented_commands import PAGES, blocks_of
 
 from tinytags_tasks.parts import PROJECT_ROOT
 from tinytags_tasks.services import container
@@ -104,6 +104,18 @@ def test_variables_of_the_containers_are_settings(services: dict[str, dict]) -> 
     assert {name.removeprefix("TINYTAGS_").lower() for name in names} <= Settings.model_fields.keys()
 
 
+def test_a_proxy_is_for_what_is_outside(services: dict[str, dict], composed: Services) -> None:
+    hosts = {service["hostname"] for service in services.values() if "hostname" in service}
+    assert {"namenode", "solr1", "airflow-api-server", "search"} < hosts
+    for text, own in (
+        ("", set()),
+        ("HTTP_PROXY=http://proxy:3128\nNO_PROXY=intranet,10.0.0.0/8\n", {"intranet", "10.0.0.0/8"}),
+    ):
+        for service in composed(text, "--profile", "*").values():
+            for name in ("NO_PROXY", "no_proxy"):
+                assert set(service["environment"][name].split(",")) == hosts | own | {"localhost", "127.0.0.1"}
+
+
 def test_links_to_airflow_lead_to_the_port_that_is_open(services: dict[str, dict], composed: Services) -> None:
     (published,) = services["airflow-api-server"]["ports"]
     assert published == "${BIND:-127.0.0.1}:${AIRFLOW_PORT:-8080}:8080"
@@ -116,6 +128,20 @@ def test_links_to_airflow_lead_to_the_port_that_is_open(services: dict[str, dict
         for name in ("airflow-prepare", "airflow-api-server", "airflow-scheduler", "search"):
             assert found[name]["environment"]["TINYTAGS_AIRFLOW_PUBLIC_URL"] == address
             assert found[name]["environment"]["TINYTAGS_AIRFLOW_URL"] == "http://airflow-api-server:8080"
+
+
+def test_the_search_page_is_asked_within_the_network_and_links_lead_to_the_port_that_is_open(
+    composed: Services,
+) -> None:
+    for text, address in (
+        (None, "http://127.0.0.1:8765"),
+        ("SEARCH_PORT=9765\nTINYTAGS_SEARCH_URL=http://127.0.0.1:9765\n", "http://127.0.0.1:9765"),
+        ("TINYTAGS_SEARCH_PUBLIC_URL=https://pictures.example\n", "https://pictures.example"),
+    ):
+        found = composed(text, "--profile", "command")
+        for name in ("airflow-api-server", "airflow-scheduler", "search", "tinytags"):
+            assert found[name]["environment"]["TINYTAGS_SEARCH_PUBLIC_URL"] == address
+            assert found[name]["environment"]["TINYTAGS_SEARCH_URL"] == "http://search:8765"
 
 
 def test_the_files_of_variables_name_only_variables_that_compose_reads() -> None:
@@ -142,6 +168,28 @@ def test_the_cluster_is_added_to_what_the_user_has_set(composed: Services) -> No
     assert "/my/photos" in {volume["source"] for volume in found["airflow-worker1"]["volumes"]}
     (published,) = found["search"]["ports"]
     assert (published["host_ip"], published["published"]) == ("192.168.0.9", "9765")
+
+
+def test_each_worker_of_the_cluster_can_be_made_larger(composed: Services) -> None:
+    defaults = "\n".join(f"{name}={CLUSTER[name]}" for name in ("COMPOSE_PROFILES", "TINYTAGS_SPARK_MASTER"))
+    of_spark = {"SPARK_WORKER_CORES": "4", "SPARK_WORKER_MEMORY": "6g", "SPARK_WORKER_LIMIT": "9g"}
+    mine = of_spark | {"AIRFLOW_WORKER_TASKS": "8", "AIRFLOW_WORKER_MEMORY": "5g"}
+    assert mine.keys() <= CLUSTER.keys()
+    whole = (PROJECT_ROOT / "cluster.env").read_text()
+    for text, cores, memory, limit, tasks, of_airflow in (
+        (defaults, "1", "1g", 1792, "2", 1280),
+        (whole, "1", "1g", 1792, "2", 1280),
+        (whole + "".join(f"{name}={value}\n" for name, value in mine.items()), "4", "6g", 9 * 1024, "8", 5 * 1024),
+    ):
+        found = composed(text)
+        assert found["spark"]["environment"]["SPARK_EXECUTOR_MEMORY"] == memory
+        for number in "12":
+            worker, airflow = found[f"spark-worker{number}"], found[f"airflow-worker{number}"]
+            sizes = {name: worker["environment"][name] for name in ("SPARK_WORKER_CORES", "SPARK_WORKER_MEMORY")}
+            assert sizes == {"SPARK_WORKER_CORES": cores, "SPARK_WORKER_MEMORY": memory}
+            assert int(worker["mem_limit"]) == limit * 2**20
+            assert airflow["environment"]["AIRFLOW__EDGE__WORKER_CONCURRENCY"] == tasks
+            assert int(airflow["mem_limit"]) == of_airflow * 2**20
 
 
 OWN_CODE = {"search", "tinytags", "airflow-worker1", "airflow-worker2"} | {
@@ -188,9 +236,26 @@ def test_commands_work_in_a_folder_that_their_user_may_write(services: dict[str,
     (owned,) = re.findall(r"^RUN install -d -o tinytags .*$", (PROJECT_ROOT / "Dockerfile").read_text(), re.MULTILINE)
     assert "/out" in owned.split()
     for text, kind in ((None, "volume"), ("OUT=./mine\n", "bind")):
-        mounted = composed(text, "--profile", "command")["tinytags"]["volumes"]
-        (out,) = (volume for volume in mounted if volume["target"] == "/out")
-        assert (out["type"], out.get("read_only", False)) == (kind, False)
+        found = composed(text, "--profile", "*")
+        mounted = {
+            name: (out["source"], out["type"], out.get("read_only", False))
+            for name, service in found.items()
+            for out in service["volumes"]
+            if out["target"] == "/out"
+        }
+        source, *told = mounted["tinytags"]
+        assert told == [kind, False]
+        # A run's tasks find the labelled pictures that the command was given there.
+        readers = {name for name in found if name.startswith("airflow-")}
+        assert mounted == dict.fromkeys(readers, (source, kind, True)) | {"tinytags": (source, kind, False)}
+
+
+def test_the_page_starts_after_the_secret_of_its_openid_client_is_put_which_it_reads_once() -> None:
+    page = PROJECT_ROOT / "docs" / "security.md"
+    (commands,) = (block for block in blocks_of(page) if "docker compose" in block and "oidc_client_secret" in block)
+    put, start = commands.splitlines()
+    assert put.endswith("cat > /var/lib/tinytags/secrets/oidc_client_secret'")
+    assert start.startswith("docker compose up --wait")
 
 
 def test_the_cluster_has_two_of_what_the_profile_adds(services: dict[str, dict]) -> None:

@@ -66,6 +66,16 @@ def test_spark_works_on_the_cluster_that_is_set_and_proves_who_it_is(context: Co
     assert "spark.hadoop.dfs.replication 2\n" in written
 
 
+@pytest.mark.parametrize(("master", "asked"), [("spark://spark-master:7077", "6g"), (None, None)])
+def test_executors_get_the_memory_that_is_set_where_there_are_any(
+    context: Context, monkeypatch: pytest.MonkeyPatch, master: str | None, asked: str | None
+) -> None:
+    monkeypatch.setenv("SPARK_EXECUTOR_MEMORY", "6g")
+    spark.GROUP.prepare(replace(context, settings=context.settings.model_copy(update={"spark_master": master})))
+    written = properties(context, "spark", "spark-defaults.conf")
+    assert re.findall(r"^spark\.executor\.memory (.*)$", written, re.MULTILINE) == ([asked] if asked else [])
+
+
 def test_an_unknown_role_is_refused_with_the_known_ones() -> None:
     with pytest.raises(SystemExit, match=r"namenode, datanode.*search"):
         container.main(["nonesuch"])
@@ -78,6 +88,19 @@ def test_airflow_gets_its_database_and_address_from_the_containers(context: Cont
     assert not any("postgres" in value for value in variables.values()), "only airflow.cfg has the password"
     assert variables["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == "http://airflow-api-server:8080/execution/"
     assert variables["AIRFLOW__EDGE__API_ENABLED"] == "False"
+
+
+def test_an_airflow_worker_takes_as_many_tasks_as_are_set(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__EDGE__WORKER_CONCURRENCY", "5")
+    addresses = {
+        "webhdfs_url": "http://namenode:9870",
+        "spark_url": "sc://spark:15002",
+        "solr_url": "http://solr1:8983/solr",
+    }
+    launch = container.ROLES["airflow-worker"](replace(context, settings=context.settings.model_copy(update=addresses)))
+    assert launch is not None
+    assert launch.environment["AIRFLOW__EDGE__WORKER_CONCURRENCY"] == "5"
+    assert not {"-c", "--concurrency"} & set(launch.command), "it would win"
 
 
 def test_a_database_that_is_set_is_used_in_place_of_the_containers(

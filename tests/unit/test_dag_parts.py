@@ -377,7 +377,7 @@ def test_a_person_is_asked_if_the_form_says_so_and_not_about_a_trial(
 
     from tinytags_tasks.publish import proposal
 
-    clients = SimpleNamespace(storage=None, solr=None, settings=SimpleNamespace(search_url="http://search"))
+    clients = SimpleNamespace(storage=None, solr=None, settings=SimpleNamespace(search_page="http://search"))
     monkeypatch.setattr(tinytags, "runtime", lambda: clients)
     monkeypatch.setattr(tinytags, "read_form", lambda: {"publish": publish, "blocks": blocks, "alias": "photos"})
     monkeypatch.setattr(

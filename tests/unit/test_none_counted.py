@@ -158,7 +158,7 @@ def test_a_scored_file_and_a_ledger_that_agree_on_a_wrong_sum_are_both_named(sto
 # Where it is shown
 
 SUMMARY_SETTINGS = (
-    *("airflow_page", "airflow_user", "search_url", "search_user"),
+    *("airflow_page", "airflow_user", "search_page", "search_user"),
     *("webhdfs_url", "hdfs_url", "solr_url", "solr_reader_user"),
 )
 

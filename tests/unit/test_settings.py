@@ -134,6 +134,19 @@ def test_people_are_told_the_address_at_which_they_open_airflow(monkeypatch, cap
     assert load_settings().address("airflow_url") == "http://airflow-api-server:8080", "where it is asked"
 
 
+def test_people_are_told_the_address_at_which_they_open_the_search_page(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("TINYTAGS_HOME", str(tmp_path))
+    monkeypatch.setenv("TINYTAGS_SEARCH_URL", "http://search:8765/")
+    monkeypatch.setenv("TINYTAGS_SEARCH_PASSWORD", "hidden")
+    assert load_settings().search_page == "http://search:8765"
+    monkeypatch.setenv("TINYTAGS_SEARCH_PUBLIC_URL", "https://pictures.example/tags/")
+    passwords()
+    shown = capsys.readouterr().out
+    assert "https://pictures.example/tags " in shown
+    assert "search:8765" not in shown
+    assert load_settings().address("search_url") == "http://search:8765", "where it is asked"
+
+
 def test_passwords_that_do_not_exist_are_no_empty_table(monkeypatch, tmp_path):
     monkeypatch.setenv("TINYTAGS_HOME", str(tmp_path))
     with pytest.raises(BadInputError, match=r"no passwords are set or in .*: run `tinytags up`"):

@@ -118,7 +118,7 @@ def passwords() -> None:
         ("Airflow", settings.airflow_page, settings.airflow_user, "airflow_password"),
         ("Airflow", settings.airflow_page, "operator", "airflow_operator_password"),
         ("Airflow", settings.airflow_page, "viewer", "airflow_viewer_password"),
-        ("search page", settings.search_url, settings.search_user, "search_password"),
+        ("search page", settings.search_page, settings.search_user, "search_password"),
         ("Solr", settings.solr_url, settings.solr_admin_user, "solr_admin_password"),
         ("Solr", settings.solr_url, settings.solr_writer_user, "solr_writer_password"),
         ("Solr", settings.solr_url, settings.solr_reader_user, "solr_reader_password"),

@@ -250,12 +250,12 @@ def _print_summary(
         console.print(Text(run.description))
     for what, url, user in (
         ("Airflow", settings.airflow_page, settings.airflow_user),
-        ("search page", settings.search_url, settings.search_user),
+        ("search page", settings.search_page, settings.search_user),
     ):
         if url:
-            print(f"{what:<12} {without_password(url)}  user {user}")
-    if settings.search_url:
-        print(f"{'review':<12} {without_password(settings.search_url).rstrip('/')}/review")
+            print(f"{what:<12} {url}  user {user}")
+    if settings.search_page:
+        print(f"{'review':<12} {settings.search_page}/review")
     print(f"{'HDFS':<12} {without_password(settings.webhdfs_url or '')} (WebHDFS), {settings.hdfs_url}")
     login = f"  user {settings.solr_reader_user}" if settings.solr_login("reader") else ""
     print(f"{'Solr':<12} {without_password(settings.solr_url or '')}/{searched}{login}")

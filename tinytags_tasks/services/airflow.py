@@ -148,11 +148,11 @@ def _run(context: Context, *arguments: str) -> None:
         raise FinalError(f"`{command}` failed with exit code {done.returncode}; {log} ends with:\n{last_lines(log)}")
 
 
-def launch_worker(context: Context, tasks: int) -> Launch:
-    """Return how to start a worker of Airflow's edge executor that runs several tasks at a time; only containers do."""
+def launch_worker(context: Context) -> Launch:
+    """Return how to start a worker of Airflow's edge executor; only containers do."""
     # A file of a worker that was killed would keep the next one from starting.
     record = Path(tempfile.mkdtemp()) / "worker.pid"
-    options = ("--concurrency", str(tasks), "--edge-hostname", socket.gethostname(), "--pid", str(record))
+    options = ("--edge-hostname", socket.gethostname(), "--pid", str(record))
     return _launcher("edge", "worker", *options)(context)
 
 

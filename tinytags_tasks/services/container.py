@@ -33,8 +33,6 @@ PORTS = {
 HOSTS = {name: name for name in ("namenode", "zookeeper", "postgres", "airflow-api-server")}
 """Engines of which there is one, and which others must find."""
 
-TASKS_OF_WORKER = 2
-
 Role = Callable[[Context], Launch | None]
 
 
@@ -105,7 +103,7 @@ ROLES: dict[str, Role] = {
     "airflow-scheduler": _airflow("airflow-scheduler"),
     "airflow-dag-processor": _airflow("airflow-dag-processor"),
     "airflow-triggerer": _airflow("airflow-triggerer"),
-    "airflow-worker": lambda context: airflow.launch_worker(_with_database(context), TASKS_OF_WORKER),
+    "airflow-worker": lambda context: airflow.launch_worker(_with_database(context)),
     "search": _alone(search.GROUP),
 }
 

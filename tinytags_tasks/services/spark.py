@@ -99,6 +99,8 @@ def _prepare(context: Context) -> None:
         options["spark.hadoop.dfs.replication"] = str(copies)  # only the trees of a forest are written by Spark
     if context.settings.spark_master:
         options |= {"spark.authenticate": "true", "spark.authenticate.secret": secret(context.settings, "spark_secret")}
+        if memory := os.environ.get("SPARK_EXECUTOR_MEMORY"):
+            options["spark.executor.memory"] = memory
     (conf / "spark-defaults.conf").write_text("".join(f"{name} {value}\n" for name, value in options.items()))
     (conf / "log4j2.properties").write_text(LOG4J2)
 
