@@ -134,7 +134,8 @@ def _print_engines(engines: "list[EngineStatus]") -> None:
     # In a pipe, each engine stays on one line.
     console = Console() if sys.stdout.isatty() else Console(width=200)
     console.print(table)
-    if not any(engine.name == "keeper" for engine in engines):
+    ours = [engine for engine in engines if engine.state not in ("stopped", "external")]
+    if ours and not any(engine.name == "keeper" for engine in engines):
         print("\nno keeper: an engine that ends stays so. `tinytags up --keep` starts one")
     for engine in engines:
         if engine.restarts or engine.failures:
