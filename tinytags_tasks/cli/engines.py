@@ -54,7 +54,7 @@ def _write_unit() -> None:
     say(
         f"wrote {unit}. Let systemd keep the engines, now and after a restart of the machine:\n"
         f"systemctl --user daemon-reload && systemctl --user enable {unit.name} && loginctl enable-linger\n"
-        f"systemctl --user restart {unit.name}  # starts the keeper, or starts it again with the present settings"
+        f"systemctl --user restart {unit.name}  # starts the keeper, or starts it again"
     )
 
 
