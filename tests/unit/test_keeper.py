@@ -16,13 +16,14 @@ from typer.testing import CliRunner
 from web_engine import make_group, web_unready
 
 from tinytags_tasks import cli
-from tinytags_tasks.errors import FinalError
+from tinytags_tasks.errors import BadInputError, FinalError
 from tinytags_tasks.services import control, disk, engine, keeper, keeper_process, processes
 from tinytags_tasks.services.control import down, up
 from tinytags_tasks.services.engine_status import status
 from tinytags_tasks.services.keeper import Ending, HomeEngines
 from tinytags_tasks.services.keeper_process import History, KeeperState
 from tinytags_tasks.services.keeping import Keeper, Limits, Sight
+from tinytags_tasks.services.started_with import forget_environment, record_environment
 from tinytags_tasks.services.wanted import read_wanted
 from tinytags_tasks.settings import Settings, load_settings
 
@@ -133,8 +134,72 @@ def test_what_was_stopped_on_purpose_stays_so(settings: Settings, engines: HomeE
 def test_an_external_engine_is_never_started(
     settings: Settings, engines: HomeEngines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    forget_environment(settings, "search")  # no `up` has started it
     monkeypatch.setenv("TINYTAGS_SEARCH_URL", "http://127.0.0.1:1")
     assert engines.wanted() == []
+
+
+def environment_of_web(settings: Settings) -> dict[str, str]:
+    return psutil.Process(web(settings).pid).environ()
+
+
+def restart(settings: Settings, engines: HomeEngines) -> dict[str, str]:
+    """Kill the engine, let the keeper start it again, and return its environment."""
+    kill(settings)
+    assert engines.start(look(engines))
+    wait_until_ready(engines)
+    return environment_of_web(settings)
+
+
+def test_an_engine_is_started_again_with_the_environment_of_the_up_that_started_it(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TINYTAGS_STORE", "/first")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "first-key")
+    up(settings, report=lambda text: None)
+    monkeypatch.setenv("TINYTAGS_STORE", "/second")
+    monkeypatch.setenv("TINYTAGS_SEARCH_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    engines = HomeEngines(settings, Ending())
+    assert engines.wanted() == ["web"]
+    told = restart(settings, engines)
+    assert (told["TINYTAGS_STORE"], told["AWS_SECRET_ACCESS_KEY"]) == ("/first", "first-key")
+    assert not {"TINYTAGS_SEARCH_URL", "HTTPS_PROXY"} & told.keys()
+    assert os.environ["TINYTAGS_STORE"] == "/second" and "AWS_SECRET_ACCESS_KEY" not in os.environ
+
+    monkeypatch.delenv("TINYTAGS_SEARCH_URL")
+    up(settings, report=lambda text: None)
+    assert restart(settings, engines)["TINYTAGS_STORE"] == "/first", "that `up` started nothing"
+    down(settings, engines=["search"], report=lambda text: None)
+    up(settings, report=lambda text: None)
+    assert restart(settings, engines)["TINYTAGS_STORE"] == "/second"
+
+
+def test_an_engine_is_asked_with_the_settings_that_it_has(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    up(settings, report=lambda text: None)
+    asked: list[str] = []
+    monkeypatch.setattr(web_engine, "web_unready", lambda settings: asked.append(settings.store))
+    monkeypatch.setenv("TINYTAGS_STORE", "/second")
+    look(HomeEngines(load_settings(), Ending()))
+    assert asked == ["/tinytags"]
+
+
+def test_the_recorded_environment_is_private_and_gone_after_down(
+    settings: Settings, engines: HomeEngines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "needed")
+    monkeypatch.setenv("GITHUB_TOKEN", "of no engine")
+    record_environment(settings, "search")
+    file = settings.home / "services" / "started_with" / "search.json"
+    assert file.stat().st_mode & 0o077 == 0
+    assert "needed" in file.read_text() and "of no engine" not in file.read_text()
+    file.write_text("{'hidden")
+    with pytest.raises(BadInputError, match=r"search.json is damaged: `tinytags down search`") as damaged:
+        engines.look(["web"])
+    assert "hidden" not in str(damaged.value)
+    down(settings, engines=["search"], report=lambda text: None)
+    assert not file.exists()
 
 
 def test_a_port_that_somebody_took_is_no_reason_to_move(settings: Settings, engines: HomeEngines) -> None:
@@ -229,30 +294,25 @@ def test_a_disk_that_fills_up_is_foreseen(settings: Settings, monkeypatch: pytes
     assert f"the disk is almost full: {settings.home} has 900 MB free" in answer.output
 
 
-def test_a_keeper_has_the_settings_of_the_up_that_last_started_an_engine(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_keeper_is_replaced_when_an_engine_is_started(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(control, "GROUPS", (make_group(name="web"),))  # a real keeper knows no such group
     up(settings, engines=[], report=lambda text: None, keep=True)
     first = keeper_process.running(settings)
-    monkeypatch.setenv("TINYTAGS_OIDC_ISSUER", "https://login.example")
     up(settings, report=lambda text: None)
     second = keeper_process.running(settings)
     assert second is not None and second != first
     assert processes.find(first) is None
-    assert psutil.Process(second.pid).environ()["TINYTAGS_OIDC_ISSUER"] == "https://login.example"
-    monkeypatch.delenv("TINYTAGS_OIDC_ISSUER")
     up(settings, report=lambda text: None)
-    assert keeper_process.running(settings) == second, "the engine that runs has the settings of this keeper"
+    assert keeper_process.running(settings) == second
 
 
-def test_up_says_that_a_keeper_in_the_foreground_keeps_its_settings(settings: Settings) -> None:
+def test_up_leaves_a_keeper_in_the_foreground_alone(settings: Settings) -> None:
     keeper_process.write_state(settings, KeeperState(os.getpid(), in_foreground=True))
     record = processes.record_this(keeper_process.folder(settings))
     told: list[str] = []
     up(settings, report=told.append)
     assert keeper_process.running(settings) == record
-    assert "goes on with the settings that it was started with" in told[-1]
+    assert not [text for text in told if "keeper:" in text]
 
 
 def test_a_home_has_one_keeper_and_down_ends_it(settings: Settings, capfd: pytest.CaptureFixture[str]) -> None:

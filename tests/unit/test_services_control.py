@@ -175,6 +175,13 @@ def test_status_prints_json_and_a_dead_engine_is_exit_code_1(settings: Settings)
     assert "web is dead" in answer.stdout
 
 
+def test_nobody_misses_a_keeper_where_nothing_runs(settings: Settings) -> None:
+    quiet_up(settings)
+    assert "no keeper" in CliRunner().invoke(cli.app, ["status"]).stdout
+    down(settings, report=lambda text: None)
+    assert "no keeper" not in CliRunner().invoke(cli.app, ["status"]).stdout
+
+
 def test_an_error_on_purpose_is_one_line_and_exit_code_2(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

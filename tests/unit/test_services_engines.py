@@ -82,7 +82,18 @@ def test_airflow_writes_links_that_lead_where_people_open_it(settings: Settings)
     assert parser["core"]["execution_api_server_url"] == "http://127.0.0.1:8081/execution/"
 
 
-@pytest.mark.parametrize("address", ["https://pictures.example/airflow", "airflow.example", "ftp://airflow.example"])
+def test_airflow_redirects_nobody_to_an_address_with_a_login(settings: Settings) -> None:
+    settings = settings.model_copy(update={"airflow_public_url": "https://ada:hidden@airflow.example/"})
+    assert "base_url = https://airflow.example\n" in airflow_config.configuration(settings, 8081)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("https://pictures.example/airflow", "airflow.example", "ftp://airflow.example"),
+        *("http://[::1", "http://airflow.example:port", "https://ada:hidden@"),
+    ],
+)
 def test_airflow_is_served_below_no_path(settings: Settings, address: str) -> None:
     settings = settings.model_copy(update={"airflow_public_url": address})
     with pytest.raises(BadInputError, match=r"TINYTAGS_AIRFLOW_PUBLIC_URL is .*: write it as https://.*without a path"):
@@ -106,7 +117,13 @@ def test_airflow_uses_the_postgresql_that_it_is_told_and_runs_more_tasks_at_once
 
 
 @pytest.mark.parametrize(
-    "address", ["mysql://user:hidden@db/airflow", "postgres://user:hidden@db/a", "postgresql://db"]
+    "address",
+    [
+        "mysql://user:hidden@db/airflow",
+        "postgres://user:hidden@db/a",
+        "postgresql://db",
+        "postgresql://a:hidden@[::1/b",
+    ],
 )
 def test_another_database_is_refused_without_telling_its_password(settings: Settings, address: str) -> None:
     settings = settings.model_copy(update={"airflow_database": SecretStr(address)})
@@ -176,6 +193,31 @@ def test_an_airflow_that_was_stopped_may_be_given_another_database(
     airflow.GROUP.prepare(prepare_sqlite)
     with pytest.raises(FinalError, match="another database"):
         airflow.GROUP.prepare(on_postgresql)
+
+
+def test_a_running_airflow_may_be_given_another_login_for_its_database(
+    on_postgresql: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(airflow, "airflow_has_tables", lambda address: True)
+    monkeypatch.setattr(airflow, "prepare_database", lambda context: None)
+    run_api_server(on_postgresql)
+    address = "postgresql://tags:changed@DB.example:5432/airflow"
+    told = on_postgresql.settings.model_copy(update={"airflow_database": SecretStr(address)})
+    airflow.GROUP.prepare(replace(on_postgresql, settings=told))
+    assert airflow_config.configured_database(told) == address
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("postgresql://a:b@other/airflow", "postgresql://a:b@db:5433/airflow", "postgresql://a:b@db/other"),
+        *("postgresql://a:b@db/airflow?host=/run/other", ""),
+    ],
+)
+def test_another_server_or_name_is_another_database(address: str) -> None:
+    assert airflow_database.identity(address) != airflow_database.identity(
+        "postgresql://a:b@db/airflow?sslmode=require"
+    )
 
 
 def test_airflow_has_a_viewer_and_an_operator_beside_the_admin(settings: Settings) -> None:
@@ -326,6 +368,22 @@ def test_cores_that_did_not_load_are_named(monkeypatch: pytest.MonkeyPatch) -> N
     assert solr.solr_is_ready("http://solr") == "cores that did not load: run-1_shard1"
 
 
+@pytest.mark.parametrize(("live", "is_problem"), [("theirs", True), ("", False)])
+def test_a_collection_of_others_without_a_leader_keeps_nobody_from_an_external_solr(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, live: str, is_problem: bool
+) -> None:
+    shard = {"replicas": {"one": {"state": "down"}}}
+    answers = {
+        "STATUS": {"mode": "solrcloud"},
+        "CLUSTERSTATUS": {"cluster": {"collections": {"theirs": {"shards": {"shard1": shard}}}}},
+        "LISTALIASES": {"aliases": {settings.alias: live}},
+    }
+    monkeypatch.setattr(
+        SolrClient, "request", lambda self, path, parameters=None: answers[(parameters or {}).get("action", "STATUS")]
+    )
+    assert solr.GROUP.unreachable(settings) == ("shards without a live leader: theirs/shard1" if is_problem else None)
+
+
 def test_a_server_that_is_not_there_is_a_reason_not_an_error() -> None:
     assert "does not answer" in (solr.solr_is_ready("http://127.0.0.1:1/solr") or "")
     assert "no Spark Connect server answers" in (spark.spark_unready("sc://127.0.0.1:1") or "")
@@ -371,6 +429,17 @@ def test_a_namenode_whose_formatting_was_killed_is_formatted_at_the_next_start(
         "fsimage_0000000000000000000",
         "seen_txid",
     ]
+
+
+def test_a_folder_that_an_orphan_of_a_killed_formatting_writes_again_is_no_namenode(
+    namenode: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = namenode.folder("namenode") / "data"
+    (data / "formatting-orphan").mkdir(parents=True)
+    monkeypatch.setattr(hdfs.shutil, "rmtree", lambda *_, **__: None)  # Java wrote it again
+    format_folder(monkeypatch, "VERSION")
+    hdfs.prepare(namenode, "namenode")
+    assert (data / "current" / "VERSION").exists()
 
 
 @pytest.mark.parametrize("name", ["current/VERSION", "current/edits_inprogress_0000000000000000001", "lost+found/#1"])

@@ -54,7 +54,7 @@ def _write_unit() -> None:
     say(
         f"wrote {unit}. Let systemd keep the engines, now and after a restart of the machine:\n"
         f"systemctl --user daemon-reload && systemctl --user enable {unit.name} && loginctl enable-linger\n"
-        f"systemctl --user restart {unit.name}  # starts the keeper, or starts it again with the present settings"
+        f"systemctl --user restart {unit.name}  # starts the keeper, or starts it again"
     )
 
 
@@ -134,7 +134,8 @@ def _print_engines(engines: "list[EngineStatus]") -> None:
     # In a pipe, each engine stays on one line.
     console = Console() if sys.stdout.isatty() else Console(width=200)
     console.print(table)
-    if not any(engine.name == "keeper" for engine in engines):
+    ours = [engine for engine in engines if engine.state not in ("stopped", "external")]
+    if ours and not any(engine.name == "keeper" for engine in engines):
         print("\nno keeper: an engine that ends stays so. `tinytags up --keep` starts one")
     for engine in engines:
         if engine.restarts or engine.failures:

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tinytags_tasks.store import layout
+
 LEADS = ("active", "true")
 """The state of a shard's leader, and the flag that it is the leader."""
 
@@ -44,6 +46,24 @@ def leaderless_shards(collection: Mapping[str, Any]) -> list[str]:
         if shard.get("state", "active") == "active"
         and not any((replica["state"], replica.get("leader")) == LEADS for replica in shard["replicas"].values())
     ]
+
+
+def leaderless_by_owner(cluster: Mapping[str, Any], live: str) -> tuple[list[str], list[str]]:
+    """Return the shards without a live leader: those of TinyTags' collections, and those of others.
+
+    Parameters
+    ----------
+    cluster
+        The cluster in CLUSTERSTATUS.
+    live
+        What the alias points at: these collections are ours, and those that are named after a run.
+    """
+    ours: list[str] = []
+    others: list[str] = []
+    for name, collection in (cluster.get("collections") or {}).items():
+        is_ours = name in live.split(",") or layout.run_of_collection(name)
+        (ours if is_ours else others).extend(f"{name}/{shard}" for shard in leaderless_shards(collection))
+    return ours, others
 
 
 def resting_replicas(collection: Mapping[str, Any]) -> dict[str, str]:

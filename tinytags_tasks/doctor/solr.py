@@ -6,13 +6,11 @@ from datetime import datetime
 from typing import Any, get_args
 
 from tinytags_tasks.clients.solr_http import ForbiddenError, SolrHttp
-from tinytags_tasks.clients.solr_state import leaderless_shards, resting_replicas
+from tinytags_tasks.clients.solr_state import leaderless_by_owner, resting_replicas
 from tinytags_tasks.doctor.finding import Area, Finding
 from tinytags_tasks.errors import EngineDownError
-from tinytags_tasks.publish.live import live_collections
 from tinytags_tasks.runtime import Runtime
 from tinytags_tasks.settings import SolrRole
-from tinytags_tasks.store import layout
 
 KNOWN = ("9", "10")
 """The major versions that TinyTags speaks with."""
@@ -81,14 +79,12 @@ def _replicas(runtime: Runtime) -> Iterator[Finding]:
             "a node",
             "start more nodes, or ask for fewer replicas",
         )
-    live = live_collections(settings.alias, runtime.solr)
-    leaderless: list[str] = []
-    of_others: list[str] = []
-    resting: list[str] = []
-    for name, collection in (cluster.get("collections") or {}).items():
-        is_ours = name in live or layout.run_of_collection(name)
-        (leaderless if is_ours else of_others).extend(f"{name}/{shard}" for shard in leaderless_shards(collection))
-        resting += [f"{name}/{replica}" for replica in resting_replicas(collection)]
+    leaderless, of_others = leaderless_by_owner(cluster, runtime.solr.aliases().get(settings.alias, ""))
+    resting = [
+        f"{name}/{replica}"
+        for name, collection in (cluster.get("collections") or {}).items()
+        for replica in resting_replicas(collection)
+    ]
     if leaderless:
         yield _area.fails("replicas", f"no live leader: {_some(leaderless)}", "start the nodes that hold these shards")
     if of_others:

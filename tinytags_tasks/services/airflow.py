@@ -92,7 +92,7 @@ def _prepare(context: Context) -> None:
 def _refuse_to_change_database(settings: Settings) -> None:
     """Refuse settings with another database than that of an Airflow which runs, or is to run again after a crash."""
     configured = configured_database(settings)
-    if configured is None or configured == database_of(settings):
+    if configured is None or identity(configured) == identity(database_of(settings)):
         return
     if GROUP.name in read_wanted(settings) or any(is_running(settings, engine) for engine in GROUP.engines):
         raise FinalError(

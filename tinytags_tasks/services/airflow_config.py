@@ -128,13 +128,17 @@ def _base_url(settings: Settings, port: int) -> str:
     """Return what links begin with; with a path, Airflow would answer nobody who asks for its API without that path."""
     if settings.airflow_public_url is None:
         return f"http://{LOOPBACK}:{port}"
-    address = urlsplit(settings.airflow_public_url)
-    if address.scheme not in ("http", "https") or not address.netloc or address.path.strip("/"):
+    try:
+        address = urlsplit(settings.airflow_public_url)
+        is_whole = address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
+    except ValueError:  # half an IPv6 address, or a port that is none
+        is_whole = False
+    if not is_whole or address.path.strip("/"):
         raise BadInputError(
             f"TINYTAGS_AIRFLOW_PUBLIC_URL is {without_password(settings.airflow_public_url)!r}: write it as "
             "https://airflow.example or http://host:8080, without a path; below a path, this Airflow cannot be served"
         )
-    return settings.airflow_public_url.rstrip("/")
+    return without_password(settings.airflow_public_url).rstrip("/")
 
 
 def _parallelism(settings: Settings) -> int:

@@ -26,7 +26,11 @@ def database_of(settings: Settings) -> str:
     if settings.airflow_database is None:
         return ""
     address = settings.airflow_database.get_secret_value()
-    if urlsplit(address).scheme not in _SCHEMES or not urlsplit(address).path.strip("/"):
+    try:
+        is_whole = urlsplit(address).scheme in _SCHEMES and bool(urlsplit(address).path.strip("/"))
+    except ValueError:  # half an IPv6 address
+        is_whole = False
+    if not is_whole:
         raise BadInputError(
             "TINYTAGS_AIRFLOW_DATABASE must be postgresql+psycopg2://user:password@host:5432/database, with special "
             "characters of the password as %40 and so on; unset it to use SQLite"
@@ -45,8 +49,15 @@ def missing_drivers() -> list[str]:
 
 
 def identity(address: str) -> str:
-    """Return what tells a database from another and says nothing of its password; empty for SQLite."""
-    return hashlib.sha256(address.encode()).hexdigest()[:16] if address else ""
+    """Return what tells a database from another, whatever its login and its driver; empty for SQLite."""
+    server, _, parameters = address.partition("://")[2].partition("?")
+    host, _, database = server.rpartition("@")[2].partition("/")
+    place = [host.lower().removesuffix(":5432"), database, *sorted(filter(_names_place, parameters.split("&")))]
+    return hashlib.sha256("/".join(place).encode()).hexdigest()[:16] if address else ""
+
+
+def _names_place(parameter: str) -> bool:
+    return parameter.partition("=")[0] in ("host", "hostaddr", "port", "dbname", "service")
 
 
 def airflow_has_tables(address: str) -> bool:

@@ -12,6 +12,7 @@ from tinytags_tasks.services.engine import Context, Group, engine_folder, engine
 from tinytags_tasks.services.files import locked
 from tinytags_tasks.services.memory import describe, machine_memory, profile_of
 from tinytags_tasks.services.ports import PortChooser
+from tinytags_tasks.services.started_with import forget_environment
 from tinytags_tasks.services.starting import is_running, start_all
 from tinytags_tasks.services.wanted import add_wanted, read_wanted, remove_wanted
 from tinytags_tasks.settings import ADDRESSES, Settings
@@ -33,8 +34,8 @@ def up(
 ) -> Settings:
     """Start the engines that are not running, wait until all are ready, and record their addresses.
 
-    They count as wanted from then on: the keeper, if there is one, starts them again when they end or hang. If one is
-    started here, the keeper is replaced, so that it starts engines again with the settings that they have now.
+    They count as wanted from then on: the keeper, if there is one, starts them again when they end or hang, each with
+    the environment of the call that started it.
 
     Parameters
     ----------
@@ -94,17 +95,10 @@ def up(
             report_step(describe(profile_of(settings, memory), memory))
 
         def leave_keeper() -> None:
-            # If nothing is missing, all engines have the settings of the keeper that runs, and not these.
+            # One that runs is replaced when an engine was started: it may be of an earlier version of TinyTags.
             is_due = keeper_process.is_started(settings) and (missing or not keeper_process.running(settings))
-            if not (keep or is_due):
-                return
-            if keeper_process.start(settings, die_with_parent=die_with_parent):
+            if (keep or is_due) and keeper_process.start(settings, die_with_parent=die_with_parent):
                 report_step("keeper: starts engines again that end or hang")
-            else:
-                report_step(
-                    "keeper: goes on with the settings that it was started with. If they have changed, start it again, "
-                    "under systemd as `tinytags up --systemd` says"
-                )
 
         try:
             start_all(embedded, context, die_with_parent)
@@ -161,6 +155,8 @@ def down(
             report(f"some did not end within {grace_seconds:g} s and were killed")
         for name in records:
             processes.record_file(engine_folder(settings, name)).unlink(missing_ok=True)
+        for group in _chosen(engines):
+            forget_environment(settings, group.name)
         _record_addresses(settings, _read_ports(settings), external_addresses())
 
 

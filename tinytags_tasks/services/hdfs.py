@@ -171,8 +171,8 @@ def _format_if_empty(context: Context, data: Path) -> None:
     """Format a NameNode that has nothing. Its folder never counts as formatted before it is, whenever this is ended."""
     for interrupted in data.glob(f"{_FORMATTING}*"):
         shutil.rmtree(interrupted, ignore_errors=True)  # no NameNode has ever stored anything in it
-    if not any(data.iterdir()):
-        # A name of its own: Java may outlive a process that was killed, and go on.
+    # Java may outlive a process that was killed, and go on: hence a name of its own, and what is back is nothing.
+    if all(path.name.startswith(_FORMATTING) for path in data.iterdir()):
         begun = Path(tempfile.mkdtemp(prefix=_FORMATTING, dir=data))
         _format(context, begun)
         (begun / "current").rename(data / "current")

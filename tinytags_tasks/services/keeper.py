@@ -14,13 +14,14 @@ from types import FrameType
 from tinytags_tasks.errors import FinalError
 from tinytags_tasks.private_files import make_folder
 from tinytags_tasks.services import control, disk, keeper_process, processes
-from tinytags_tasks.services.engine import Context, Engine, Waiting
+from tinytags_tasks.services.engine import Context, Engine, Group, Waiting
 from tinytags_tasks.services.files import last_lines, locked_if_free
 from tinytags_tasks.services.keeper_process import KeeperState
 from tinytags_tasks.services.keeping import Keeper, Limits, Sight
 from tinytags_tasks.services.log_rotation import cut_grown_logs
 from tinytags_tasks.services.ports import PortChooser
 from tinytags_tasks.services.processes import Record
+from tinytags_tasks.services.started_with import Variables, environment_of, recorded_environment
 from tinytags_tasks.services.starting import engine_log
 from tinytags_tasks.services.wanted import read_wanted
 from tinytags_tasks.settings import Settings, load_settings
@@ -60,7 +61,7 @@ class Ending:
 
 
 class HomeEngines:
-    """The embedded engines of a home."""
+    """The embedded engines of a home, each with the environment with which ``up`` started its group."""
 
     def __init__(self, settings: Settings, ending: Ending, *, die_with_parent: bool = False) -> None:
         self._settings = settings
@@ -70,16 +71,26 @@ class HomeEngines:
 
     def wanted(self) -> list[str]:
         """Return the names of the engines that should run; external ones are not ours to start."""
-        groups = control.embedded_groups(read_wanted(self._settings))
-        return [engine.name for group in groups for engine in group.engines]
+        names = read_wanted(self._settings)
+        embedded = control.embedded_groups(names)
+        return [
+            engine.name
+            for group in control.GROUPS
+            # What `up` has started is ours, even if this process knows the address of an external one.
+            if group in embedded or (group.name in names and recorded_environment(self._settings, group.name))
+            for engine in group.engines
+        ]
 
     def look(self, names: Collection[str]) -> list[Sight]:
         """Look at engines, all at the same time."""
-        context = control.known_context(self._settings)
-        engines = [engine for group in control.GROUPS for engine in group.engines if engine.name in names]
-        waiting = [(engine, self._pool.submit(self._look_at, engine, context)) for engine in engines]
+        asked = [(engine, group) for group in control.GROUPS for engine in group.engines if engine.name in names]
+        contexts = self._contexts({group.name for _, group in asked})
+        waiting = [
+            (engine, contexts[group.name], self._pool.submit(self._look_at, engine, contexts[group.name]))
+            for engine, group in asked
+        ]
         sights = []
-        for engine, check in waiting:
+        for engine, context, check in waiting:
             try:
                 sights.append(check.result(CHECK_SECONDS))
             except Exception as error:  # a timeout, or whatever an engine in trouble answers
@@ -95,6 +106,20 @@ class HomeEngines:
     def disk_is_full(self) -> str | None:
         """Return that the disk is full; None if it has room."""
         return disk.disk_is_full(self._settings.home)
+
+    def _contexts(self, groups: Collection[str]) -> dict[str, Context]:
+        """Return what is known with the environment of each group; most have the same."""
+        known: list[tuple[Variables | None, Context]] = []
+        contexts = {}
+        for group in groups:
+            variables = recorded_environment(self._settings, group)
+            context = next((context for others, context in known if others == variables), None)
+            if context is None:
+                with environment_of(variables):
+                    context = control.known_context(load_settings())
+                known.append((variables, context))
+            contexts[group] = context
+        return contexts
 
     def _look_at(self, engine: Engine, context: Context) -> Sight:
         folder = context.folder(engine.name)
@@ -125,9 +150,12 @@ class HomeEngines:
     def _start(self, sight: Sight) -> bool:
         if sight.name not in self.wanted():
             return False
-        context = control.known_context(self._settings)
         (group,) = [group for group in control.GROUPS if sight.name in [engine.name for engine in group.engines]]
         (engine,) = [engine for engine in group.engines if engine.name == sight.name]
+        with environment_of(recorded_environment(self._settings, group.name)):
+            return self._start_engine(engine, group, sight, control.known_context(load_settings()))
+
+    def _start_engine(self, engine: Engine, group: Group, sight: Sight, context: Context) -> bool:
         folder = context.folder(engine.name)
         record = processes.read_record(folder)
         if _identity(record) != sight.process:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from tinytags_tasks.clients.solr import SolrClient
-from tinytags_tasks.clients.solr_state import LOG_ACTIVE, UPDATE_LOG_STATE, leaderless_shards
+from tinytags_tasks.clients.solr_state import LOG_ACTIVE, UPDATE_LOG_STATE, leaderless_by_owner
 from tinytags_tasks.errors import TinyTagsError, TransientError
 from tinytags_tasks.private_files import make_folder, write_atomically
 from tinytags_tasks.services.engine import Context, Engine, Group, Ports, Waiting, environment
@@ -293,18 +293,18 @@ def _unready(context: Context) -> str | None:
 
 
 def _unreachable(settings: Settings) -> str | None:
-    """Return why a Solr of others cannot be used; while each shard has a leader, other replicas may be down."""
+    """Return why a Solr of others cannot be used; while TinyTags' shards have leaders, the rest may be down."""
     solr = SolrClient(
         settings.address("solr_url"), admin=settings.solr_login("admin"), pauses_seconds=(), timeout_seconds=5
     )
-    return _problem(solr, _problem_of_others)
+    return _problem(solr, lambda solr: _problem_of_others(solr, settings.alias))
 
 
-def _problem_of_others(solr: SolrClient) -> str | None:
+def _problem_of_others(solr: SolrClient, alias: str) -> str | None:
     if solr.request("admin/info/system").get("mode") != "solrcloud":
         return f"{solr.url} runs without ZooKeeper: start Solr in cloud mode"
-    collections = solr.request("admin/collections", {"action": "CLUSTERSTATUS"})["cluster"].get("collections") or {}
-    leaderless = [f"{name}/{shard}" for name, state in collections.items() for shard in leaderless_shards(state)]
+    cluster = solr.request("admin/collections", {"action": "CLUSTERSTATUS"})["cluster"]
+    leaderless, _ = leaderless_by_owner(cluster, solr.aliases().get(alias, ""))
     return Waiting(f"shards without a live leader: {', '.join(leaderless)}") if leaderless else None
 
 

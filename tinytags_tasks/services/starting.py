@@ -13,6 +13,7 @@ from tinytags_tasks.services import processes
 from tinytags_tasks.services.engine import Context, Engine, Group, engine_folder
 from tinytags_tasks.services.files import last_lines
 from tinytags_tasks.services.processes import Launch, Record
+from tinytags_tasks.services.started_with import record_environment
 from tinytags_tasks.settings import Settings
 
 TOLD_SECONDS = 30
@@ -115,7 +116,7 @@ def _kill_unready(starter: _Starter, context: Context) -> None:
 def _bring_up(group: Group, context: Context, starter: _Starter) -> None:
     missing = [engine for engine in group.engines if not is_running(context.settings, engine)]
     if missing:
-        group.prepare(context)
+        _prepare(group, context)
     for engine in missing:
         _start_engine(engine, context, starter)
     waiting = list(group.engines)
@@ -130,7 +131,7 @@ def _bring_up(group: Group, context: Context, starter: _Starter) -> None:
                 if engine in missing:
                     raise FinalError(_obituary(context, engine, record))
                 missing.append(engine)  # it was still running a moment ago, but about to end
-                group.prepare(context)
+                _prepare(group, context)
                 _start_engine(engine, context, starter)
             elif reason is None:
                 waiting.remove(engine)
@@ -147,6 +148,11 @@ def _bring_up(group: Group, context: Context, starter: _Starter) -> None:
                 context.report(f"{engine.name}: not ready yet: {reason}")
         if waiting and starter.stopped.wait(0.2):
             raise _Stopped
+
+
+def _prepare(group: Group, context: Context) -> None:
+    group.prepare(context)
+    record_environment(context.settings, group.name)  # of all its engines: they share what was prepared
 
 
 def _start_engine(engine: Engine, context: Context, starter: _Starter) -> None:
