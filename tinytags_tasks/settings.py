@@ -310,19 +310,13 @@ class Settings(BaseSettings):
         Raises
         ------
         BadInputError
-            If a connection has neither a host nor the extra ``url``, if HDFS has no ``hdfs_url``, or if an extra has a
-            value that it cannot have.
+            If a connection has neither a host nor the extra ``url``, or an extra has a value that it cannot have.
         """
         overrides: dict[str, object] = {}
         if hdfs:
             first = _address_of(hdfs, default_path="")
             overrides["webhdfs_url"] = ";".join(filter(None, (first, hdfs.extra_dejson.get("others"))))
             overrides["hdfs_url"] = hdfs.extra_dejson.get("rpc") or self.hdfs_url
-            if not overrides["hdfs_url"]:
-                raise BadInputError(
-                    f"connection {hdfs.conn_id} does not say where Spark reaches HDFS: set its extra `rpc` to an "
-                    "address such as hdfs://namenode:8020"
-                )
             overrides["hdfs_user"] = hdfs.login or self.hdfs_user
             overrides["hdfs_kerberos"] = _switch_of(hdfs, "kerberos", self.hdfs_kerberos)
         if solr:
@@ -366,7 +360,7 @@ class Settings(BaseSettings):
         if not url:
             raise BadInputError(
                 f"no address for {name.removesuffix('_url')}: start the engines with `tinytags up`, "
-                f"or set TINYTAGS_{name.upper()}"
+                f"or set TINYTAGS_{name.upper()}{_IN_CONNECTION.get(name, '')}"
             )
         for each in url.split(";") if name in _WEB_ADDRESSES else ():
             _refuse_vague(name, each.strip())
@@ -374,6 +368,9 @@ class Settings(BaseSettings):
             return f"{url}/solr"  # where every Solr is, unless a proxy says otherwise
         return url.rstrip("/")
 
+
+_IN_CONNECTION = {"hdfs_url": " or, in Airflow, the extra `rpc` of the connection tinytags_hdfs (hdfs://namenode:8020)"}
+"""Where else an address may be said that a connection's own does not include."""
 
 _WEB_ADDRESSES = {
     "webhdfs_url": "http://host:9870",

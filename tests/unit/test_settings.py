@@ -184,8 +184,8 @@ def test_a_pair_of_name_nodes_without_ports_is_one_address():
 
 def test_an_hdfs_without_its_rpc_address_says_what_to_set():
     hdfs = connection(host="namenode", port=9870)
-    with pytest.raises(BadInputError, match="connection c does not say where Spark reaches HDFS: set its extra `rpc`"):
-        Settings().with_connections(hdfs, None)
+    with pytest.raises(BadInputError, match="set TINYTAGS_HDFS_URL or, in Airflow, the extra `rpc` of the connection"):
+        Settings().with_connections(hdfs, None).address("hdfs_url")
     used = Settings(hdfs_url="hdfs://namenode:8020").with_connections(hdfs, None)
     assert used.address("hdfs_url") == "hdfs://namenode:8020"
 

@@ -111,6 +111,7 @@ class Killer:
             time.sleep(0.1 + 0.7 * max(instance["map_index"], 0))  # mapped tasks are killed at different times
             worker.suspend()
             try:
+                time.sleep(0.5)  # its supervisor may be about to pass on that it has ended
                 if worker.pid in self._running():  # what has reported its end is not tried again
                     worker.kill()
                     self.killed.add(instance["task_id"])
