@@ -131,7 +131,9 @@ def test_an_external_engine_is_asked_but_not_started(settings: Settings, monkeyp
     with pytest.raises(EngineDownError, match="search is external"):
         quiet_up(settings)
     assert status(settings)[0].state == "away"
-    assert CliRunner().invoke(cli.app, ["status"]).exit_code == 1
+    answer = CliRunner().invoke(cli.app, ["status"])
+    assert answer.exit_code == 1
+    assert "no keeper" not in answer.stdout
     with serving(SimpleHTTPRequestHandler) as server:
         monkeypatch.setenv("TINYTAGS_SEARCH_URL", f"http://127.0.0.1:{server.server_port}")
         assert status(settings)[0].state == "external"

@@ -91,7 +91,7 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
         _print_engines(engines)
     if problem := disk_is_low(settings.home):
         say(problem)
-    if disk_is_full(settings.home) or any(engine.state in ("dead", "unready", "away") for engine in engines):
+    if disk_is_full(settings.home) or not all(engine.works for engine in engines):
         raise typer.Exit(1)
 
 
@@ -134,8 +134,7 @@ def _print_engines(engines: "list[EngineStatus]") -> None:
     # In a pipe, each engine stays on one line.
     console = Console() if sys.stdout.isatty() else Console(width=200)
     console.print(table)
-    ours = [engine for engine in engines if engine.state not in ("stopped", "external")]
-    if ours and not any(engine.name == "keeper" for engine in engines):
+    if any(engine.is_kept for engine in engines) and not any(engine.name == "keeper" for engine in engines):
         print("\nno keeper: an engine that ends stays so. `tinytags up --keep` starts one")
     for engine in engines:
         if engine.restarts or engine.failures:

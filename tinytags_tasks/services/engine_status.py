@@ -43,6 +43,16 @@ class EngineStatus:
     """In a row: without a good run between them."""
     next_try_at: str | None = None
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether it is one that a keeper looks after: ``up`` started it, and nobody stopped it."""
+        return self.state not in ("stopped", "external", "away")
+
+    @property
+    def works(self) -> bool:
+        """Whether nothing needs to be done about it; it may be starting, or be stopped on purpose."""
+        return self.state not in ("dead", "unready", "away")
+
 
 def status(settings: Settings) -> list[EngineStatus]:
     """Return the state of each engine, after those that it depends on; the last one is the keeper, if there is one."""
@@ -91,7 +101,7 @@ def _status_of(
 
 
 def _with_history(engine: EngineStatus, history: History | None) -> EngineStatus:
-    if history is None or engine.state in ("stopped", "external", "away"):
+    if history is None or not engine.is_kept:
         return engine
     return replace(
         engine,
