@@ -381,14 +381,17 @@ _WEB_ADDRESSES = {
 """Addresses of web servers, with an example for messages."""
 
 
-def _refuse_vague(name: str, url: str) -> None:
-    """Refuse an address of a web server that has no scheme, no host, or a port that is none."""
+def is_web_address(url: str) -> bool:
+    """Return whether a URL has what an address of a web server needs: http or https, a host, and no impossible port."""
     try:
         parts = urlsplit(url)
-        is_whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        is_whole = False
-    if not is_whole:
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # half an IPv6 address, or a port that is no number
+        return False
+
+
+def _refuse_vague(name: str, url: str) -> None:
+    if not is_web_address(url):
         raise BadInputError(
             f"{without_password(url)!r} is not a web address: write TINYTAGS_{name.upper()} as {_WEB_ADDRESSES[name]}, "
             "https:// likewise; the port and the path may be left out"

@@ -121,30 +121,24 @@ def test_a_command_warns_once_and_goes_on(monkeypatch, capsys, tmp_path):
     assert "hidden" in said.out
 
 
-def test_people_are_told_the_address_at_which_they_open_airflow(monkeypatch, capsys, tmp_path):
+@pytest.mark.parametrize(
+    ("what", "asked", "unseen", "opened"),
+    [
+        ("airflow", "http://airflow-api-server:8080", "airflow-api-server", "http://127.0.0.1:9090"),
+        ("search", "http://search:8765", "search:8765", "https://pictures.example/tags"),
+    ],
+)
+def test_people_are_told_the_address_at_which_they_open_it(what, asked, unseen, opened, monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("TINYTAGS_HOME", str(tmp_path))
-    monkeypatch.setenv("TINYTAGS_AIRFLOW_URL", "http://airflow-api-server:8080/")
-    monkeypatch.setenv("TINYTAGS_AIRFLOW_PASSWORD", "hidden")
-    assert load_settings().airflow_page == "http://airflow-api-server:8080"
-    monkeypatch.setenv("TINYTAGS_AIRFLOW_PUBLIC_URL", "http://127.0.0.1:9090/")
+    monkeypatch.setenv(f"TINYTAGS_{what.upper()}_URL", f"{asked}/")
+    monkeypatch.setenv(f"TINYTAGS_{what.upper()}_PASSWORD", "hidden")
+    assert getattr(load_settings(), f"{what}_page") == asked
+    monkeypatch.setenv(f"TINYTAGS_{what.upper()}_PUBLIC_URL", f"{opened}/")
     passwords()
     shown = capsys.readouterr().out
-    assert "http://127.0.0.1:9090 " in shown
-    assert "airflow-api-server" not in shown
-    assert load_settings().address("airflow_url") == "http://airflow-api-server:8080", "where it is asked"
-
-
-def test_people_are_told_the_address_at_which_they_open_the_search_page(monkeypatch, capsys, tmp_path):
-    monkeypatch.setenv("TINYTAGS_HOME", str(tmp_path))
-    monkeypatch.setenv("TINYTAGS_SEARCH_URL", "http://search:8765/")
-    monkeypatch.setenv("TINYTAGS_SEARCH_PASSWORD", "hidden")
-    assert load_settings().search_page == "http://search:8765"
-    monkeypatch.setenv("TINYTAGS_SEARCH_PUBLIC_URL", "https://pictures.example/tags/")
-    passwords()
-    shown = capsys.readouterr().out
-    assert "https://pictures.example/tags " in shown
-    assert "search:8765" not in shown
-    assert load_settings().address("search_url") == "http://search:8765", "where it is asked"
+    assert f"{opened} " in shown
+    assert unseen not in shown
+    assert load_settings().address(f"{what}_url") == asked, "where it is asked"
 
 
 def test_passwords_that_do_not_exist_are_no_empty_table(monkeypatch, tmp_path):

@@ -17,7 +17,7 @@ from tinytags_tasks.services.airflow_database import database_of
 from tinytags_tasks.services.memory import profile_of
 from tinytags_tasks.services.ports import LOOPBACK
 from tinytags_tasks.services.secrets import secret
-from tinytags_tasks.settings import Settings
+from tinytags_tasks.settings import Settings, is_web_address
 
 ON_POSTGRESQL = 16
 """How many tasks run at once if Airflow's database is PostgreSQL; the pools let fewer of them use an engine."""
@@ -128,12 +128,7 @@ def _base_url(settings: Settings, port: int) -> str:
     """Return what links begin with; with a path, Airflow would answer nobody who asks for its API without that path."""
     if settings.airflow_public_url is None:
         return f"http://{LOOPBACK}:{port}"
-    try:
-        address = urlsplit(settings.airflow_public_url)
-        is_whole = address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
-    except ValueError:  # half an IPv6 address, or a port that is none
-        is_whole = False
-    if not is_whole or address.path.strip("/"):
+    if not is_web_address(settings.airflow_public_url) or urlsplit(settings.airflow_public_url).path.strip("/"):
         raise BadInputError(
             f"TINYTAGS_AIRFLOW_PUBLIC_URL is {without_password(settings.airflow_public_url)!r}: write it as "
             "https://airflow.example or http://host:8080, without a path; below a path, this Airflow cannot be served"

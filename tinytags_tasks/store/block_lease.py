@@ -275,11 +275,12 @@ class _Writer:
     def _is_abandoned(self, owner: str) -> bool:
         return not owner or self._leases.is_abandoned(layout.writer_lease_file(self._folder, owner))
 
-    def _take(self, block: int, abandoned_by: str | None) -> bool:
+    def _take(self, block: int, owner: str | None) -> bool:
+        """Take a block that nobody holds, or whose owner is gone or is ourselves."""
         path = layout.block_lease_folder(self._folder, block)
-        if abandoned_by == self.name:  # was held already: somebody who checked it moved it away, and has moved it back
+        if owner == self.name:  # was held already: somebody who checked it moved it away, and has moved it back
             return True
-        return (abandoned_by is None or self._remove(path, abandoned_by)) and self._create(path)
+        return (owner is None or self._remove(path, owner)) and self._create(path)
 
     def _create(self, path: str) -> bool:
         temporary = temporary_name(path)
